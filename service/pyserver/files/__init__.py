@@ -1,0 +1,1 @@
+"""The disk: names below a root, opened and described."""

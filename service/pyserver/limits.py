@@ -1,0 +1,64 @@
+"""Every fixed bound of the server: its unit in its name, its reason, what others chose, who enforces it.
+
+Owns:    numbers that an administrator does not set. What is set is an option in config.
+Never:   reads the environment, imports anything of ours.
+Used by: all.
+"""
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+# -- what a client may send (enforced by http.reader) ------------------------------------
+
+# Request line and fields together. 431 beyond it. Elsewhere: h11 16 KiB, nginx 4 buffers of 8 KiB, gunicorn
+# 100 fields of 8 KiB. Browsers stay below 8 KiB unless cookies run wild.
+HEAD_MAX_BYTES: Final = 32 * KIB
+
+# The request target alone. 414 beyond it. RFC 9112 3 recommends to take at least 8000 octets of request line.
+TARGET_MAX_BYTES: Final = 8 * KIB
+
+# Field lines in a head. 431 beyond it. Elsewhere: Apache 100, gunicorn 100, nginx 1000.
+FIELDS_MAX: Final = 100
+
+# Request content that we read and throw away to keep the connection. Beyond it: 413, or a close after the
+# answer. A file server has no use for content; this is only politeness towards clients who send some.
+BODY_DISCARD_MAX_BYTES: Final = 64 * KIB
+
+# One chunk-size line with its extensions, and the trailer section as a whole. 400 beyond it.
+CHUNK_LINE_MAX_BYTES: Final = 256
+TRAILER_MAX_BYTES: Final = 8 * KIB
+
+# -- one connection (enforced by worker.connection) ----------------------------------------
+
+# What one recv asks for. One head in one call is the common case; more only grows the copy.
+RECV_BYTES: Final = 16 * KIB
+
+# After an answer that ends a connection: how long we go on reading so that the peer gets the answer instead of
+# a reset (RFC 9112 9.6), and how much. nginx: 5 s between reads, 30 s in all.
+LINGER_S: Final = 2.0
+LINGER_MAX_BYTES: Final = 256 * KIB
+
+# One sendfile call. Large enough to amortise the call, small enough that one fast client does not keep the
+# leader from the others (1 MiB is about 0.3 ms on loopback).
+SENDFILE_BYTES: Final = 1 * MIB
+
+# -- the queue (enforced by master.acceptor, ipc.channel) ----------------------------------
+
+# Descriptors in one message. SCM_RIGHTS allows 253; 16 is where the gain of a batch levels off.
+BATCH_MAX: Final = 16
+
+# Rest after the kernel said EMFILE or ENFILE at accept: long enough not to spin, short enough not to be seen.
+ACCEPT_PAUSE_S: Final = 0.1
+
+# Descriptors that a worker keeps free for files, logs and its own needs; connections get the rest.
+WORKER_RESERVED_DESCRIPTORS: Final = 96
+
+# -- processes (enforced by master.supervisor) ----------------------------------------------
+
+# A worker that was told SIGABRT gets so long to write its stacks before SIGKILL.
+ABORT_GRACE_S: Final = 1.0
+
+# A worker that lives longer than this proves that its generation works; the throttle forgets.
+PROVEN_AFTER_S: Final = 2.0

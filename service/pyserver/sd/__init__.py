@@ -1,0 +1,1 @@
+"""Systemd: activation, notification, journal."""
