@@ -1,0 +1,43 @@
+"""Signals become readable numbers: handlers note and wake, the loop acts.
+
+Owns:    the wake-up pipe, and the dispositions of the signals it was given; close() puts all back.
+Never:   logs, locks or decides inside a handler.
+Used by: master.main.
+"""
+
+import os
+import signal
+from collections.abc import Iterable
+from types import FrameType
+
+
+def _noted(number: int, frame: FrameType | None) -> None:
+    """Do nothing: the interpreter has already written the number to the wake-up descriptor."""
+
+
+class Signals:
+    """The signals of this process as a descriptor to poll and numbers to read (signal(7), set_wakeup_fd)."""
+
+    def __init__(self, numbers: Iterable[int]) -> None:
+        self._readable, self._writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._before_fd = signal.set_wakeup_fd(self._writable, warn_on_full_buffer=False)
+        self._before = {number: signal.signal(number, _noted) for number in numbers}
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable when a signal has arrived."""
+        return self._readable
+
+    def take(self) -> list[signal.Signals]:
+        """Return the signals that arrived since the last call, oldest first; never blocks."""
+        try:
+            return [signal.Signals(number) for number in os.read(self._readable, 512)]
+        except BlockingIOError:
+            return []
+
+    def close(self) -> None:
+        """Restore what was in force before."""
+        signal.set_wakeup_fd(self._before_fd)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        os.close(self._readable)
+        os.close(self._writable)
