@@ -1,0 +1,125 @@
+"""Tell systemd how the service stands (sd_notify(3)): ready, status, stopping, alive.
+
+Owns:    the notification socket, and NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID, which it takes out of the
+         environment so that no child speaks for us (T-63).
+Never:   blocks. PID 1 can be stopped or busy for seconds, and the master that waits for it would not accept.
+Fails:   never; what does not get through is dropped and counted. READY and STOPPING are not lost by that: they go
+         again, ahead of the next message.
+Used by: master.main.
+"""
+
+import os
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import sdnotify
+
+# PID 1 reads 4096 bytes and ignores a longer message whole (NOTIFY_BUFFER_MAX). A status that long is no status.
+STATUS_MAX: Final = 512
+
+# sd_watchdog_enabled(3): this stands for no limit.
+USEC_INFINITY: Final = 2**64 - 1
+
+
+class Notifier:
+    """The way to the service manager; without NOTIFY_SOCKET every message is a no-op."""
+
+    def __init__(self, environ: MutableMapping[str, str]) -> None:
+        address = environ.pop("NOTIFY_SOCKET", "")
+        period = environ.pop("WATCHDOG_USEC", "")
+        watched = environ.pop("WATCHDOG_PID", "")
+        self.wanted = bool(address)
+        self.dropped = 0
+        self._way = _connect(address) if address else None
+        self._watchdog_period = _half(period) if watched in ("", str(os.getpid())) else None
+        self._owed: list[str] = []
+
+    @property
+    def watchdog_period(self) -> float | None:
+        """Seconds from one watchdog() to the next, half of what systemd waits; None: nobody watches."""
+        return self._watchdog_period
+
+    # -- each returns False when the message was dropped ----------------------------------
+
+    def ready(self, status: str) -> bool:
+        """Say that start-up is complete, and so end `systemctl start`."""
+        return self._send(_status(status), state="READY=1")
+
+    def status(self, text: str) -> bool:
+        """Show `text` in `systemctl status`; costs PID 1 about 0.1 ms, so at most one a second."""
+        return self._send(_status(text))
+
+    def stopping(self, status: str) -> bool:
+        """Say that the service is on its way out."""
+        return self._send(_status(status), state="STOPPING=1")
+
+    def watchdog(self) -> bool:
+        """Say that we are well; a dropped one is repaired by the next, which is why we send two per interval."""
+        return self._send("WATCHDOG=1")
+
+    def extend_timeout(self, seconds: float) -> bool:
+        """Ask for so many more seconds from now to start or stop in."""
+        return self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
+
+    def close(self) -> None:
+        """Close the socket, and nothing is sent any more: in a forked child, and at the end."""
+        way, self._way = self._way, None
+        self.wanted = False
+        if way is not None:
+            way.socket.close()
+
+    def _send(self, assignment: str, *, state: str = "") -> bool:
+        """Send one message: what is still owed, the state, the assignment."""
+        if not self.wanted:
+            return True
+        if state:
+            self._owed = [state]  # a later state makes an earlier one pointless: STOPPING overtakes READY
+        try:
+            self._deliver("\n".join([*self._owed, assignment]))
+        except OSError:  # full queue, or nobody at the other end
+            self.dropped += 1
+            return False
+        self._owed = []
+        return True
+
+    def _deliver(self, message: str) -> None:
+        if self._way is None:
+            raise ConnectionRefusedError("the notification socket could not be connected")
+        self._way.notify(message)
+
+
+def _connect(address: str) -> Any:  # noqa: ANN401, sdnotify ships no types
+    """Return sdnotify's notifier, non-blocking; None if there is nobody at the address."""
+    try:
+        with _exposed(address):
+            way = sdnotify.SystemdNotifier(debug=True)  # debug: errors reach us, so that we can count them
+    except OSError:
+        return None
+    way.socket.setblocking(False)
+    return way
+
+
+@contextmanager
+def _exposed(address: str) -> Iterator[None]:
+    """Put the address where sdnotify looks for it, for as long as it looks."""
+    os.environ["NOTIFY_SOCKET"] = address
+    try:
+        yield
+    finally:
+        os.environ.pop("NOTIFY_SOCKET", None)
+
+
+def _half(microseconds: str) -> float | None:
+    """Return half of the interval in seconds: systemd's own advice in sd_watchdog_enabled(3)."""
+    if not (microseconds.isascii() and microseconds.isdecimal()):
+        return None
+    interval = int(microseconds)
+    return interval / 2_000_000 if 0 < interval < USEC_INFINITY else None
+
+
+def _status(text: str) -> str:
+    """Return the assignment: one line, printable ASCII, because sdnotify sends latin-1 and systemd wants UTF-8."""
+    line = " ".join(text.split())
+    printable = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in line)
+    return "STATUS=" + printable.encode("ascii", "backslashreplace").decode()[:STATUS_MAX]
