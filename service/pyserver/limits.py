@@ -62,3 +62,14 @@ ABORT_GRACE_S: Final = 1.0
 
 # A worker that lives longer than this proves that its generation works; the throttle forgets.
 PROVEN_AFTER_S: Final = 2.0
+
+# Wished size of a channel's buffer: a full queue of single connections, at about 1 KiB of kernel memory each.
+# The kernel gives at most twice net.core.wmem_max.
+CHANNEL_BUFFER_BYTES: Final = 1 * MIB
+
+# One try for a process-shared mutex. A holder keeps it for microseconds; who waits longer than this shows the
+# master that it waits and does not hold.
+MUTEX_TURN_S: Final = 0.02
+
+# A worker that cannot have a mutex for so long gives up: the master, which would have recovered it, is gone.
+MUTEX_PATIENCE_S: Final = 10.0

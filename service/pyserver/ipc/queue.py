@@ -1,0 +1,193 @@
+"""The queue between master and workers: its four semaphores, its ledger, and how both are mended after a death.
+
+Owns:    empty_slots, filled_slots, queue_mutex, stats_mutex, and the ledger's words in the segment.
+Never:   holds connections: those wait in the channels. This is their accounting.
+Fails:   semaphores.Stuck (see there).
+Used by: master.acceptor, master.supervisor (the master's verbs); worker.pool (the worker's).
+
+Invariant, whenever nobody holds queue_mutex:
+
+    empty_slots + filled_slots + in_hand = capacity        filled_slots = sum of (sent - received) over all slots
+
+Both semaphores move only under queue_mutex, but for one: the master, which alone takes from empty_slots, takes before
+it accepts, and says so in `in_hand` first. A worker killed anywhere leaves at most its own row and the mutex wrong,
+and the master has what it needs to mend both: the number on the first message still waiting in the channel.
+"""
+
+import contextlib
+from typing import Final, Self
+
+import posix_ipc
+
+from pyserver.ipc import semaphores, stats
+from pyserver.ipc.segment import HEADER, ROW, TOTALS, Segment
+from pyserver.ipc.semaphores import Mutex, Semaphore, set_value, try_acquire
+
+_IN_HAND: Final = HEADER["in_hand"]
+_SATURATED: Final = HEADER["saturated"]
+_SENT: Final = ROW["sent"]
+_RECEIVED: Final = ROW["received"]
+
+
+class Queue:
+    """The accounting, as the process that made or inherited it sees it."""
+
+    def __init__(self, segment: Segment, made: dict[str, Semaphore], capacity: int) -> None:
+        self._segment = segment
+        self._words = segment.words
+        self._made = made
+        self._empty = made["empty_slots"]
+        self._filled = made["filled_slots"]
+        self._capacity = capacity
+        self._mutex = Mutex(made["queue_mutex"], self._words, HEADER["queue_mutex_state"])
+        self._stats_mutex = Mutex(made["stats_mutex"], self._words, HEADER["stats_mutex_state"])
+
+    @classmethod
+    def create(cls, segment: Segment, capacity: int) -> Self:
+        """Make the four semaphores beside a new segment."""
+        values = {"empty_slots": capacity, "filled_slots": 0, "queue_mutex": 1, "stats_mutex": 1}
+        made = {name: semaphores.create(segment.name, name, values[name]) for name in semaphores.NAMES}
+        return cls(segment, made, capacity)
+
+    def close(self) -> None:
+        """Remove the names and drop the handles; for the master."""
+        for semaphore in self._made.values():
+            with contextlib.suppress(posix_ipc.ExistentialError):
+                semaphore.unlink()
+            semaphore.close()
+
+    # -- looks, by anyone ----------------------------------------------------------------------
+
+    @property
+    def depth(self) -> int:
+        """How many connections wait for a worker."""
+        return self._filled.value
+
+    @property
+    def room(self) -> int:
+        """How many more may be accepted."""
+        return self._empty.value
+
+    @property
+    def in_hand(self) -> int:
+        """How many the master has made room for and not yet passed on."""
+        return self._words[_IN_HAND]
+
+    def waiting(self, slot: int) -> int:
+        """Return how many connections wait in one slot's channel, by the ledger."""
+        row = self._segment.row(slot)
+        # A row is the worker's to write too: never below nothing, whatever stands there.
+        return max(0, self._words[row + _SENT] - self._words[row + _RECEIVED])
+
+    def number(self, slot: int) -> int:
+        """Return how many connections were ever published for a slot: the next message's `number`."""
+        return self._words[self._segment.row(slot) + _SENT]
+
+    # -- the master's verbs ----------------------------------------------------------------------
+
+    def take_room(self) -> bool:
+        """Take room for one connection before accepting it; False when the queue is full."""
+        self._words[_IN_HAND] += 1
+        if try_acquire(self._empty):
+            return True
+        self._words[_IN_HAND] -= 1
+        return False
+
+    def return_room(self, count: int = 1) -> None:
+        """Give back room that was taken and not needed."""
+        for _ in range(count):
+            self._empty.release()
+        self._words[_IN_HAND] -= count
+
+    def publish(self, slot: int, count: int) -> int:
+        """Count connections as waiting in a slot's channel, just before they are sent; return the message's number.
+
+        Before and not after the sending: a worker may have them in hand a microsecond later, and must find them
+        counted rather than wait for the count. If the channel refuses them, withdraw() undoes it.
+        """
+        words, sent = self._words, self._segment.row(slot) + _SENT
+        with self._mutex:
+            number = words[sent]
+            words[sent] = number + count
+            for _ in range(count):
+                self._filled.release()
+            words[_IN_HAND] -= count
+        return number
+
+    def withdraw(self, slot: int, count: int) -> None:
+        """Undo publish() for connections that the channel did not take."""
+        words, sent = self._words, self._segment.row(slot) + _SENT
+        with self._mutex:
+            words[sent] -= count
+            for _ in range(count):
+                try_acquire(self._filled)
+            words[_IN_HAND] += count
+
+    def want_room(self) -> bool:
+        """Ask the workers for a message when there is room; True when there is some already."""
+        self._words[_SATURATED] = 1
+        # A worker may have given room between our last try and the flag, and seen no flag.
+        if self._empty.value > 0:
+            self._words[_SATURATED] = 0
+            return True
+        return False
+
+    def mend(self, slot: int, first_waiting: int | None, living: list[int]) -> bool:
+        """After the death of a slot's worker: free its mutexes, settle its ledger row, set both semaphores right.
+
+        `first_waiting` is the number of the first message in its channel, None if there is none; `living` are the
+        slots of other workers that still run. Returns whether anything was amiss. Raises semaphores.Stuck.
+        """
+        held = self._recover(self._mutex, slot, living, "queue_mutex_state")
+        held |= self._recover(self._stats_mutex, slot, living, "stats_mutex_state")
+        words, row = self._words, self._segment.row(slot)
+        with self._mutex:
+            taken = words[row + _SENT] if first_waiting is None else first_waiting
+            amiss = words[row + _RECEIVED] != taken
+            words[row + _RECEIVED] = taken
+            waiting = sum(self.waiting(each) for each in range(self._segment.slots))
+            room = self._capacity - waiting - words[_IN_HAND]
+            amiss |= (self._filled.value, self._empty.value) != (waiting, room)
+            set_value(self._filled, waiting)
+            set_value(self._empty, room)
+        return held or amiss
+
+    def fold(self, slot: int) -> None:
+        """Add a dead worker's counters to the totals."""
+        with self._stats_mutex:
+            stats.fold(self._words, HEADER["fold"], TOTALS, self._segment.counters(slot))
+
+    def totals(self) -> dict[str, int]:
+        """Return a consistent snapshot of all counters, summed up."""
+        with self._stats_mutex:
+            rows = [self._segment.counters(slot) for slot in range(self._segment.slots)]
+            return stats.read(self._words, TOTALS, rows)[0]
+
+    def _recover(self, mutex: Mutex, slot: int, living: list[int], cell: str) -> bool:
+        at = self._segment.row(slot, cell)
+        return mutex.recover(at, [self._segment.row(each, cell) for each in living])
+
+    # -- the worker's verbs ------------------------------------------------------------------------
+
+    def for_worker(self, slot: int) -> "Queue":
+        """Return the same queue as the worker of a slot must use it: with that worker's own cells."""
+        theirs = Queue(self._segment, self._made, self._capacity)
+        theirs._mutex = Mutex(self._made["queue_mutex"], self._words, self._segment.row(slot, "queue_mutex_state"))
+        theirs._stats_mutex = Mutex(
+            self._made["stats_mutex"], self._words, self._segment.row(slot, "stats_mutex_state")
+        )
+        return theirs
+
+    def taken(self, slot: int, count: int) -> bool:
+        """Count connections that came out of a slot's channel; True if the master waits for a message ROOM."""
+        words, received = self._words, self._segment.row(slot) + _RECEIVED
+        with self._mutex:
+            words[received] += count
+            for _ in range(count):
+                try_acquire(self._filled)
+                self._empty.release()
+        return words[_SATURATED] == 1
+
+    def room_told(self) -> None:
+        """Take back the wish for a message ROOM; for the master, when it came."""
+        self._words[_SATURATED] = 0

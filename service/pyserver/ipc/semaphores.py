@@ -1,0 +1,178 @@
+"""The four named semaphores, and a mutex that survives the death of its holder.
+
+Owns:    the semaphores' names (they follow the segment's) and the protocol of the cells beside a mutex.
+Never:   waits without a bound: every acquire is timed, and a signal only makes it try again.
+Fails:   Stuck when a mutex cannot be had within MUTEX_PATIENCE_S, or cannot be recovered yet.
+Used by: ipc.queue, ipc.stats.
+
+A POSIX semaphore has no owner (sem_overview(7)): killed between wait and post, a holder leaves it at 0 for ever. So
+each party that may hold a mutex keeps three words in the segment, written by it alone:
+
+    state   IDLE; WANTED before it waits; HELD after it got it; IDLE again after it gave it back
+    turns   one more for each timed wait that ended without it
+    holds   one more for each time it got it
+
+From these the master can tell, after a death, whether the dead held it. See Mutex.recover for the argument.
+"""
+
+import time
+from collections.abc import Iterable
+from enum import IntEnum
+from types import TracebackType
+from typing import Final, Protocol, Self, cast
+
+import posix_ipc
+
+from pyserver.limits import MUTEX_PATIENCE_S, MUTEX_TURN_S
+
+
+class Semaphore(Protocol):
+    """What we use of posix_ipc.Semaphore."""
+
+    @property
+    def value(self) -> int:
+        """The present value (sem_getvalue(3))."""
+
+    def acquire(self, timeout: float | None = None) -> None:
+        """Take one: 0 tries, a float waits so long (sem_timedwait(3)); BusyError, SignalError."""
+
+    def release(self) -> None:
+        """Give one (sem_post(3))."""
+
+    def close(self) -> None:
+        """Drop this process's handle."""
+
+    def unlink(self) -> None:
+        """Remove the name."""
+
+
+class Stuck(Exception):
+    """A mutex can neither be taken nor proved to be held by the dead."""
+
+
+NAMES: Final = ("empty_slots", "filled_slots", "queue_mutex", "stats_mutex")
+
+
+def create(segment_name: str, name: str, value: int) -> Semaphore:
+    """Create the semaphore `name` of a segment; raises posix_ipc.ExistentialError if there is one."""
+    # Only the server's own processes touch it; readers of the segment need none.
+    made = posix_ipc.Semaphore(f"{segment_name}.{name}", posix_ipc.O_CREX, mode=0o600, initial_value=value)
+    return cast("Semaphore", made)
+
+
+def try_acquire(semaphore: Semaphore) -> bool:
+    """Take one if there is one, without waiting."""
+    while True:
+        try:
+            semaphore.acquire(0)
+        except posix_ipc.BusyError:
+            return False
+        except posix_ipc.SignalError:
+            continue
+        return True
+
+
+def set_value(semaphore: Semaphore, target: int) -> None:
+    """Bring a semaphore to `target`. Exact only while nobody else may move it."""
+    while semaphore.value < target:
+        semaphore.release()
+    while semaphore.value > target:
+        if not try_acquire(semaphore):
+            return
+
+
+class State(IntEnum):
+    """Where a party stands towards a mutex."""
+
+    IDLE = 0
+    WANTED = 1
+    HELD = 2
+
+
+CELLS: Final = 3  # words a party needs for one mutex: state, turns, holds
+
+
+class Mutex:
+    """A binary semaphore for a known set of parties, each of which may be killed at any instruction."""
+
+    __slots__ = ("_at", "_patience_s", "_semaphore", "_words")
+
+    def __init__(
+        self, semaphore: Semaphore, words: memoryview, at: int, *, patience_s: float = MUTEX_PATIENCE_S
+    ) -> None:
+        self._semaphore = semaphore
+        self._words = words
+        self._at = at  # index of this party's first cell in the segment's words
+        self._patience_s = patience_s
+
+    def __enter__(self) -> Self:
+        words, at = self._words, self._at
+        words[at] = 1  # State.WANTED; plain numbers here: this runs for every batch of connections
+        waited_s = 0.0
+        while True:
+            try:
+                self._semaphore.acquire(MUTEX_TURN_S)
+                break
+            except posix_ipc.BusyError:
+                words[at + 1] += 1
+                waited_s += MUTEX_TURN_S
+                if waited_s >= self._patience_s:
+                    words[at] = State.IDLE
+                    raise Stuck(f"no turn at a mutex within {self._patience_s:.1f} s") from None
+            except posix_ipc.SignalError:
+                continue
+        words[at + 2] += 1
+        words[at] = 2  # State.HELD
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._semaphore.release()
+        # After the release, not before: killed in between, we seem to hold what is free, which recover() finds
+        # out. The other order would seem free what is held, and nobody would ever look.
+        self._words[self._at] = 0  # State.IDLE
+
+    def recover(self, dead: int, living: Iterable[int], within_s: float = 1.0) -> bool:
+        """Release the mutex if the party whose cells begin at `dead` died holding it; tell whether it did.
+
+        Called by the master, which does not hold it. `living` are the first cells of the parties that may still
+        move. Raises Stuck if neither can be shown within `within_s`: then a living party has stopped inside the
+        critical section (SIGSTOP), and the watch over heartbeats will end it.
+
+        Why this is sound. Look once, at a moment when no living party says HELD. If afterwards our own wait fails
+        (somebody holds it), no party's `holds` moved (nobody got it since), and each party that says WANTED ended a
+        wait in vain since (so it did not hold it either), then no living party held it during our wait: the dead one
+        does. Conversely, if we get it, or anybody did, the dead one does not hold it.
+        """
+        words = self._words
+        if words[dead] == State.IDLE:
+            return False
+        living = tuple(living)
+        end = time.monotonic() + within_s
+        look: dict[int, tuple[int, int]] | None = None
+        while time.monotonic() < end:
+            if look is None and all(words[at] != State.HELD for at in living):
+                look = {at: (words[at + 1], words[at + 2]) for at in living}
+            if self._free_within(MUTEX_TURN_S * 2):
+                words[dead] = State.IDLE
+                return False
+            if look is None:
+                continue
+            if any(words[at + 2] != look[at][1] for at in living):
+                words[dead] = State.IDLE
+                return False
+            if all(words[at] == State.IDLE or words[at + 1] != look[at][0] for at in living):
+                words[dead] = State.IDLE
+                self._semaphore.release()
+                return True
+        raise Stuck("a mutex is held, and not provably by the dead")
+
+    def _free_within(self, seconds: float) -> bool:
+        """Take it and give it back; tell whether it became free within `seconds`."""
+        try:
+            self._semaphore.acquire(seconds)
+        except (posix_ipc.BusyError, posix_ipc.SignalError):
+            return False
+        self._semaphore.release()
+        return True
