@@ -30,6 +30,10 @@ BODY_DISCARD_MAX_BYTES: Final = 64 * KIB
 CHUNK_LINE_MAX_BYTES: Final = 256
 TRAILER_MAX_BYTES: Final = 8 * KIB
 
+# Chunk extensions of one request together (RFC 9112 7.1.1 asks for such a limit). 413 beyond it. Without it, content of
+# 64 KiB in chunks of one byte could drag 16 MiB of extensions along. Go's net/http limits the same excess.
+CHUNK_EXTENSIONS_MAX_BYTES: Final = 4 * KIB
+
 # -- one connection (enforced by worker.connection) ----------------------------------------
 
 # What one recv asks for. One head in one call is the common case; more only grows the copy.
@@ -73,3 +77,31 @@ MUTEX_TURN_S: Final = 0.02
 
 # A worker that cannot have a mutex for so long gives up: the master, which would have recovered it, is gone.
 MUTEX_PATIENCE_S: Final = 10.0
+
+# -- the configuration (enforced by config) -------------------------------------------------
+
+# One file of it. Nobody writes more by hand; who names /dev/zero or a disk image gets an error and no memory is lost.
+CONFIG_MAX_BYTES: Final = 256 * KIB
+
+# -- systemd (enforced by sd) -----------------------------------------------------------------
+
+# STATUS= of one notification. PID 1 ignores a message beyond 4096 bytes whole; a status is one line on a screen.
+STATUS_MAX_CHARACTERS: Final = 512
+
+# One value of a log record, a traceback included. journald takes up to 767 MiB by memfd; nobody reads that.
+LOG_VALUE_MAX_BYTES: Final = 256 * KIB
+
+# listen(2) of the listeners we bind ourselves; the kernel caps it at net.core.somaxconn (4096 since Linux 5.4).
+BACKLOG: Final = 4096
+
+# Batches that the acceptor takes from one listener before it looks at everything else again.
+ACCEPT_ROUNDS: Final = 16
+
+# The master's own period: heartbeats are judged, the status line is told at most this often.
+TICK_S: Final = 1.0
+
+# Start-ups that fail, before any worker was ever ready, until the master says that the service cannot start.
+START_TRIES: Final = 3
+
+# First rest of the throttle; it doubles with every early death up to the option respawn_delay_max.
+RESPAWN_DELAY_S: Final = 0.05

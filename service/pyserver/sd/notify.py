@@ -15,8 +15,7 @@ from typing import Any, Final
 
 import sdnotify
 
-# PID 1 reads 4096 bytes and ignores a longer message whole (NOTIFY_BUFFER_MAX). A status that long is no status.
-STATUS_MAX: Final = 512
+from pyserver.limits import STATUS_MAX_CHARACTERS
 
 # sd_watchdog_enabled(3): this stands for no limit.
 USEC_INFINITY: Final = 2**64 - 1
@@ -122,4 +121,4 @@ def _status(text: str) -> str:
     """Return the assignment: one line, printable ASCII, because sdnotify sends latin-1 and systemd wants UTF-8."""
     line = " ".join(text.split())
     printable = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in line)
-    return "STATUS=" + printable.encode("ascii", "backslashreplace").decode()[:STATUS_MAX]
+    return "STATUS=" + printable.encode("ascii", "backslashreplace").decode()[:STATUS_MAX_CHARACTERS]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pyserver.sd.notify import STATUS_MAX, Notifier
+from pyserver.limits import STATUS_MAX_CHARACTERS
+from pyserver.sd.notify import Notifier
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def test_abstract_address() -> None:
         ("\udcff", r"\xdcff"),
         ("  spaces  and\ttabs ", "spaces and tabs"),
         ("", ""),
-        ("x" * 9999, "x" * STATUS_MAX),
+        ("x" * 9999, "x" * STATUS_MAX_CHARACTERS),
     ],
 )
 def test_a_status_is_one_line_of_ascii(manager: socket.socket, text: str, line: str) -> None:
