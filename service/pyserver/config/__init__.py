@@ -1,0 +1,26 @@
+"""The administrator: what is set, where it may be written, and what is said when it is wrong.
+
+Owns:    one table of options (options), and the way from files and command line to one Config (reading).
+Never:   keeps a file open, reads the environment, looks up a host name, imports anything of ours but limits.
+Fails:   ConfigError, always one line: file and line (or the option), what is wrong, what to write instead.
+Used by: cli (loads), master and worker (read), docs/generate.py (renders).
+"""
+
+from pyserver.config.address import Address
+from pyserver.config.errors import ConfigError, printable
+from pyserver.config.options import Config, Limits, Log, Server, Site
+from pyserver.config.reading import DEFAULT_FILE, Override, load
+
+__all__ = [
+    "DEFAULT_FILE",
+    "Address",
+    "Config",
+    "ConfigError",
+    "Limits",
+    "Log",
+    "Override",
+    "Server",
+    "Site",
+    "load",
+    "printable",
+]

@@ -1,0 +1,257 @@
+"""The table of options: adding one is adding a line here, and a row to the test.
+
+Owns:    name, kind, default, bounds, unit and sentence of every option; the frozen Config made of them.
+Never:   reads a file; config.reading does.
+Used by: config.reading, cli (help texts), docs/generate.py; master and worker hold a Config.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
+
+from pyserver.config.address import Address
+from pyserver.config.errors import Refused, literal
+from pyserver.config.kinds import ADDRESS, COUNT, COUNT_OR_AUTO, FOLDER, LOG_TARGET, NAMES, SECONDS, SIZE, UNITS, Kind
+from pyserver.limits import MIB
+
+Bounds: TypeAlias = tuple[float, float]
+
+_T = TypeVar("_T")
+
+
+def _option(kind: Kind, text: str, *, default: _T, bounds: Bounds | None = None, unit: str = "") -> _T:
+    return field(default=default, metadata={"kind": kind, "text": text, "bounds": bounds, "unit": unit})
+
+
+_REQUIRED: Final[Any] = MISSING
+
+
+# ruff: noqa: RUF009  the classes below are the table and _option() is a row of it, called once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """Processes, threads, and the queue between them."""
+
+    workers: int | Literal["auto"] = _option(
+        COUNT_OR_AUTO,
+        'Worker processes; "auto" is one for each core that the service may use.',
+        default="auto",
+        bounds=(1, 64),
+        unit="processes",
+    )
+    threads: int = _option(
+        COUNT,
+        "Threads of each worker: one leads, the others take what may wait for the disk.",
+        default=16,
+        bounds=(1, 512),
+        unit="threads",
+    )
+    queue: int = _option(
+        COUNT,
+        "Connections accepted and not yet taken by a worker; beyond it clients wait in the kernel.",
+        default=1024,
+        bounds=(1, 65536),
+        unit="connections",
+    )
+    drain: float = _option(
+        SECONDS,
+        "How long a stop waits for answers under way.",
+        default=25.0,
+        bounds=(0, 3600),
+        unit="seconds",
+    )
+    hung_after: float = _option(
+        SECONDS,
+        "Silence of a worker after which it is killed and replaced.",
+        default=5.0,
+        bounds=(1, 600),
+        unit="seconds",
+    )
+    respawn_delay_max: float = _option(
+        SECONDS,
+        "Longest rest before a worker that keeps dying is started again.",
+        default=5.0,
+        bounds=(0.01, 300),
+        unit="seconds",
+    )
+    start_within: float = _option(
+        SECONDS,
+        "A new worker is ready by then, or is killed and replaced.",
+        default=10.0,
+        bounds=(0.1, 600),
+        unit="seconds",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one client may take, and what a worker keeps in memory."""
+
+    head_deadline: float = _option(
+        SECONDS,
+        "From the first byte of a request's head to its last, however it trickles in.",
+        default=10.0,
+        bounds=(0.01, 3600),
+        unit="seconds",
+    )
+    keep_alive: float = _option(
+        SECONDS,
+        "How long an idle connection may wait for its next request.",
+        default=65.0,
+        bounds=(0.01, 86400),
+        unit="seconds",
+    )
+    send_stall: float = _option(
+        SECONDS,
+        "How long a client may take nothing of its answer; any progress starts it anew.",
+        default=30.0,
+        bounds=(0.01, 3600),
+        unit="seconds",
+    )
+    body_deadline: float = _option(
+        SECONDS,
+        "How long the content of a request, which is read and thrown away, may take.",
+        default=30.0,
+        bounds=(0.01, 3600),
+        unit="seconds",
+    )
+    cache_bytes: int = _option(
+        SIZE,
+        "Memory for files that are kept ready to be sent, in each worker.",
+        default=32 * MIB,
+        bounds=(0, 64 * 1024 * MIB),
+        unit="bytes",
+    )
+    cache_entries: int = _option(
+        COUNT,
+        "Files that are kept ready to be sent, in each worker.",
+        default=4096,
+        bounds=(1, 1_000_000),
+        unit="files",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """What is written down of each request."""
+
+    access: str = _option(
+        LOG_TARGET,
+        'The access log: a file (opened anew on SIGUSR1), "-" for standard output, or "off".',
+        default="off",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listen:
+    """An address to listen on, used only where systemd hands over no listeners."""
+
+    address: Address = _option(
+        ADDRESS,
+        "HOST:PORT, [HOST]:PORT or unix:/PATH; port 0 is any free one.",
+        default=_REQUIRED,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A tree of files to serve; for now there is exactly one."""
+
+    root: str = _option(
+        FOLDER,
+        "Folder of the files; nothing outside of it is ever served.",
+        default=_REQUIRED,
+    )
+    index: tuple[str, ...] = _option(
+        NAMES,
+        "What a folder answers with: the first of these files that it has.",
+        default=("index.html",),
+    )
+
+
+TABLES: Final[Mapping[str, type]] = {"server": Server, "limits": Limits, "log": Log}
+LISTS: Final[Mapping[str, type]] = {"listen": Listen, "site": Site}
+
+
+class Option(NamedTuple):
+    """One row of the table."""
+
+    name: str  # "server.threads"; in lists "site.root"
+    kind: Kind
+    text: str
+    default: Any
+    bounds: Bounds | None
+    unit: str
+
+    @property
+    def key(self) -> str:
+        """The name within its table."""
+        return self.name.rpartition(".")[2]
+
+    @property
+    def required(self) -> bool:
+        """Whether there is no default."""
+        return self.default is MISSING
+
+    @property
+    def expected(self) -> str:
+        """What to write: the kind with its bounds."""
+        if self.bounds is None:
+            return self.kind.written
+        return f"{self.kind.written} from {self.shown(self.bounds[0])} to {self.shown(self.bounds[1])}"
+
+    def shown(self, value: object) -> str:
+        """Return a value of this option as an administrator writes it."""
+        if self.kind is SIZE and isinstance(value, int):
+            units = ((name, size) for name, size in UNITS.items() if value and value % size == 0)
+            return next((f'"{value // size}{name}"' for name, size in units), str(value))
+        return f"{value:g}" if isinstance(value, float) else literal(value)
+
+    def take(self, value: object, base: str) -> object:
+        """Return what becomes of a written value; raises Refused."""
+        taken = self.kind.read(value, base)
+        if self.bounds and isinstance(taken, int | float):
+            if taken < self.bounds[0]:
+                raise Refused("is too small")
+            if taken > self.bounds[1]:
+                raise Refused("is too large")
+        return taken
+
+
+OPTIONS: Final[Mapping[str, Option]] = {
+    name: Option(name, default=row.default, **row.metadata)
+    for table, rows in (*TABLES.items(), *LISTS.items())
+    for row in fields(rows)
+    if (name := f"{table}.{row.name}")
+}
+
+
+def options_of(table: str) -> dict[str, Option]:
+    """Return the rows of one table by their keys."""
+    return {option.key: option for option in OPTIONS.values() if option.name == f"{table}.{option.key}"}
+
+
+DEFAULT_LISTEN: Final = (Address.parse("127.0.0.1:8080"),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The whole configuration: checked, and never changed again."""
+
+    sites: tuple[Site, ...]
+    server: Server = Server()
+    limits: Limits = Limits()
+    log: Log = Log()
+    listen: tuple[Address, ...] = DEFAULT_LISTEN
+    files: tuple[str, ...] = ()  # what was read, in this order
+    warnings: tuple[str, ...] = ()  # each one line
+
+    def worker_count(self) -> int:
+        """Return how many workers to run; "auto" counts the cores that this process may use."""
+        if self.server.workers != "auto":
+            return self.server.workers
+        bounds = OPTIONS["server.workers"].bounds
+        assert bounds is not None
+        return min(len(os.sched_getaffinity(0)), int(bounds[1]))

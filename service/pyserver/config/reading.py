@@ -1,0 +1,236 @@
+"""From all sources to one Config, from weak to strong: defaults, the file, conf.d, --set, the other options.
+
+Owns:    the order of sources and how they merge: keys of tables replace one by one, the lists as a whole.
+Never:   reads the environment.
+Fails:   ConfigError; a value that a later source would replace is checked all the same.
+Used by: cli.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from pyserver.config import system
+from pyserver.config.address import Address
+from pyserver.config.errors import ConfigError, Refused, cut, literal
+from pyserver.config.kinds import is_a
+from pyserver.config.options import DEFAULT_LISTEN, LISTS, OPTIONS, TABLES, Config, Option, Site, options_of
+from pyserver.config.sources import Keys, Setting, Source, parse, read
+
+# What is read without --config and without --root, if it is there.
+DEFAULT_FILE: Final = "/etc/pyserver/pyserver.toml"
+
+
+class Override(NamedTuple):
+    """An option of the command line with its value: ("--set", "server.threads=16"), ("--root", "/srv")."""
+
+    option: str
+    value: str
+
+
+@dataclass(slots=True)
+class Settings:
+    """What the sources said, the later ones over the earlier."""
+
+    values: dict[str, Setting] = field(default_factory=dict)  # "server.workers" -> its setting
+    lists: dict[str, list[dict[str, Setting]]] = field(default_factory=dict)  # "site" -> [{"root": its setting}]
+
+
+def load(path: str | None = None, overrides: Sequence[Override] = (), *, default_file: str = DEFAULT_FILE) -> Config:
+    """Read all sources, check them and this system; raises ConfigError."""
+    root_given = any(given.option == "--root" for given in overrides)
+    if path is None and not root_given and os.path.lexists(default_file):
+        path = default_file
+    settings = Settings()
+    files = [read(file) for file in _files(path)]
+    for source in files:
+        _take_document(parse(source), source, settings)
+    for given in sorted(overrides, key=lambda given: given.option != "--set"):
+        _take_override(given, settings)
+    return _build(settings, files)
+
+
+def _files(path: str | None) -> list[str]:
+    if path is None:
+        return []
+    beside = Path(path).parent.glob("conf.d/*.toml")
+    return [path, *sorted(str(file) for file in beside if not file.name.startswith("."))]
+
+
+def _build(settings: Settings, files: Sequence[Source]) -> Config:
+    site = _only_site(settings, files)
+    log = settings.values.get("log.access")
+    system.check_root(site["root"])
+    if log is not None:
+        system.check_log(log)
+    tables = {table: rows(**_values_of(table, settings)) for table, rows in TABLES.items()}
+    return Config(
+        **tables,
+        listen=_listen(settings),
+        sites=(Site(**{key: setting.value for key, setting in site.items()}),),
+        files=tuple(source.name for source in files),
+        warnings=tuple(system.exposed(site["root"], files, log)),
+    )
+
+
+def _values_of(table: str, settings: Settings) -> dict[str, Any]:
+    rows = options_of(table).items()
+    return {key: settings.values[row.name].value for key, row in rows if row.name in settings.values}
+
+
+def _only_site(settings: Settings, files: Sequence[Source]) -> dict[str, Setting]:
+    sites = settings.lists.get("site", [])
+    if not sites and files:
+        raise ConfigError(files[0].name, None, "no [[site]]", f"write [[site]], and below it root = {_example('site')}")
+    if not sites:
+        raise ConfigError("pyserver", None, "nothing to serve", f"write --root DIR, or a [[site]] in {DEFAULT_FILE}")
+    if len(sites) > 1:
+        _, source, keys = sites[1]["root"]
+        raise source.error(keys[:2], "a second [[site]]", "write exactly one, more are not served yet")
+    return sites[0]
+
+
+def _listen(settings: Settings) -> tuple[Address, ...]:
+    addresses: list[Address] = []
+    for item in settings.lists.get("listen", []):
+        address: Address = item["address"].value
+        if address in addresses and (address.port or address.path):
+            raise item["address"].error(f"{literal(address.text)} is listened on twice", "write it once")
+        addresses.append(address)
+    return tuple(addresses) or DEFAULT_LISTEN
+
+
+# -- documents: the content of a file, and what --set makes ------------------------------------
+
+
+def _take_document(document: Mapping[str, Any], source: Source, settings: Settings) -> None:
+    for name, value in document.items():
+        if name in TABLES:
+            if not isinstance(value, dict):
+                raise source.error((name,), f"{name} {is_a(value)}", f"write [{name}], and its keys below it")
+            for key, setting in _take_table(name, value, source, (name,)).items():
+                settings.values[f"{name}.{key}"] = setting
+        elif name in LISTS:
+            settings.lists[name] = _take_list(name, value, source)
+        else:
+            raise source.error((name,), *_unknown_at_top(name, value))
+
+
+def _take_list(name: str, value: object, source: Source) -> list[dict[str, Setting]]:
+    if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
+        what = "is empty" if value == [] else is_a(value) if not isinstance(value, list) else "is not a list of tables"
+        raise source.error((name,), f"{name} {what}", f"write [[{name}]], and its keys below it")
+    return [_take_item(name, item, source, (name, number)) for number, item in enumerate(value)]
+
+
+def _take_item(name: str, item: Mapping[str, Any], source: Source, keys: Keys) -> dict[str, Setting]:
+    taken = _take_table(name, item, source, keys)
+    for key, option in options_of(name).items():
+        if option.required and key not in taken:
+            raise source.error(keys, f"{_header(name)} without {key}", f"write {key} = {_example(name)} below it")
+    return taken
+
+
+def _take_table(name: str, table: Mapping[str, Any], source: Source, keys: Keys) -> dict[str, Setting]:
+    taken, known = {}, options_of(name)
+    for key, value in table.items():
+        if key not in known:
+            raise source.error((*keys, key), f"unknown key '{cut(key)}' in {_header(name)}", _nearest(key, name))
+        taken[key] = _take_value(known[key], value, source, (*keys, key))
+    return taken
+
+
+def _take_value(option: Option, value: object, source: Source, keys: Keys = ()) -> Setting:
+    try:
+        return Setting(option.take(value, source.base), source, keys)
+    except Refused as refused:
+        what = f"{option.name} = {literal(value)} {refused.what}"
+        raise source.error(keys, what, refused.instead or f"write {option.expected}") from None
+
+
+# -- what was meant ------------------------------------------------------------------------------
+
+
+def _header(name: str) -> str:
+    return f"[[{name}]]" if name in LISTS else f"[{name}]"
+
+
+def _example(name: str) -> str:
+    """Return the value for the required key of a list."""
+    return next(option.kind.example for option in options_of(name).values() if option.required)
+
+
+def _nearest(key: str, table: str) -> str:
+    known = options_of(table)
+    if close := difflib.get_close_matches(key, known, 1):
+        return f"did you mean '{close[0]}'?"
+    elsewhere = [option.name for option in OPTIONS.values() if option.key == key]
+    return f"did you mean '{elsewhere[0]}'?" if elsewhere else f"known are {', '.join(known)}"
+
+
+def _unknown_at_top(name: str, value: object) -> tuple[str, str]:
+    if isinstance(value, dict | list):
+        known = [*TABLES, *LISTS]
+        if close := difflib.get_close_matches(name, known, 1):
+            return f"unknown table '{cut(name)}'", f"did you mean {_header(close[0])}?"
+        return f"unknown table '{cut(name)}'", f"known are {', '.join(map(_header, known))}"
+    names = {option.key: option.name for option in OPTIONS.values()}
+    if close := difflib.get_close_matches(name, names, 1):
+        return f"unknown key '{cut(name)}' outside of a table", f"did you mean '{names[close[0]]}'?"
+    return f"unknown key '{cut(name)}' outside of a table", "write keys below a line like [server]"
+
+
+# -- the command line ------------------------------------------------------------------------------
+
+
+# Options that stand for one key, and whether their value is a string whatever it looks like.
+_SHORT_FOR: Final = {
+    "--workers": ("server.workers", False),
+    "--threads": ("server.threads", False),
+    "--access-log": ("log.access", True),
+}
+
+
+def _take_override(given: Override, settings: Settings) -> None:
+    source = Source(f"{given.option} {given.value}")
+    if given.option == "--set":
+        _take_document(_assigned(given.value, source), source, settings)
+    elif given.option == "--root":
+        settings.lists["site"] = [{"root": _take_value(OPTIONS["site.root"], given.value, source)}]
+    elif given.option == "--bind":
+        # The first one replaces what files and --set say, the next ones join it.
+        bound = [item for item in settings.lists.get("listen", []) if item["address"].source.name.startswith("--bind ")]
+        settings.lists["listen"] = [*bound, {"address": _take_value(OPTIONS["listen.address"], given.value, source)}]
+    else:
+        name, is_string = _SHORT_FOR[given.option]
+        value = given.value if is_string else _value_of(given.value)
+        settings.values[name] = _take_value(OPTIONS[name], value, source)
+
+
+_OPTION_FOR_LIST: Final = {"listen": "--bind ADDRESS", "site": "--root DIR"}
+
+
+def _assigned(assignment: str, source: Source) -> dict[str, Any]:
+    name, equals, text = assignment.partition("=")
+    keys = [key.strip() for key in name.split(".")]
+    if not equals or not all(keys):
+        raise source.error((), "is not KEY=VALUE", "write it like server.threads=16")
+    if len(keys) > 1 and keys[0] in LISTS:
+        raise source.error((), f"{keys[0]} is a list", f"write {_OPTION_FOR_LIST[keys[0]]}")
+    document: Any = _value_of(text)
+    for key in reversed(keys):
+        document = {key: document}
+    return dict(document)
+
+
+def _value_of(text: str) -> object:
+    """Read a value as TOML, or as the string it is: `16`, `"auto"`, and plain `auto`."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    return parsed["value"] if len(parsed) == 1 else text
