@@ -105,3 +105,12 @@ START_TRIES: Final = 3
 
 # First rest of the throttle; it doubles with every early death up to the option respawn_delay_max.
 RESPAWN_DELAY_S: Final = 0.05
+
+# -- files (enforced by handlers.static, handlers.cache) ---------------------------------------
+
+# Up to here a file's content is kept in memory and goes out with its head in one send. Beyond it sendfile is cheaper than the
+# copy, and a few such files would push out all others.
+FILE_IN_MEMORY_MAX_BYTES: Final = 256 * KIB
+
+# Larger files are kept open between requests, so many at a time; well below WORKER_RESERVED_DESCRIPTORS.
+FILES_KEPT_OPEN_MAX: Final = 32

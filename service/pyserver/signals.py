@@ -34,6 +34,11 @@ class Signals:
         except BlockingIOError:
             return []
 
+    def forget(self) -> None:
+        """Close the pipe and leave the dispositions: in a forked child, which has set its own."""
+        os.close(self._readable)
+        os.close(self._writable)
+
     def close(self) -> None:
         """Restore what was in force before."""
         signal.set_wakeup_fd(self._before_fd)

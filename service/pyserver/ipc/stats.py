@@ -42,6 +42,11 @@ _LAYOUT: Final = struct.Struct(f"={len(COUNTERS)}Q")
 _WORD: Final = 8
 
 
+def index_of(name: str) -> int:
+    """Return where a counter stands in a row."""
+    return _INDEX[name]
+
+
 class Tally:
     """One worker's counters as plain integers; the leader adds, publish() stores them once a round."""
 

@@ -1,0 +1,31 @@
+"""What a worker is given at its birth: all that the master hands over by fork.
+
+Used by: master.main (fills it), worker.main (lives on it), cli (passes it through).
+"""
+
+import socket
+from typing import NamedTuple
+
+from pyserver.config import Config
+from pyserver.ipc.channel import End
+from pyserver.ipc.queue import Queue
+from pyserver.ipc.segment import Segment
+
+
+class Origin(NamedTuple):
+    """A listener, as far as a worker has to know it."""
+
+    name: str  # "http"
+    family: socket.AddressFamily
+
+
+class Assignment(NamedTuple):
+    """One worker's place in the server."""
+
+    slot: int
+    generation: int
+    config: Config
+    end: End  # of its channel
+    segment: Segment
+    queue: Queue  # with this worker's own cells
+    origins: tuple[Origin, ...]  # by index, as messages name them

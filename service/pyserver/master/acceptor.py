@@ -1,0 +1,227 @@
+"""Accept clients and pass each on to a worker; when there is no room, stop, and let the kernel's backlog hold them.
+
+Owns:    the listeners while it serves them, and each client's descriptor from accept until a channel took it.
+Never:   looks at a client's bytes, blocks, spins: whenever it cannot go on it stops polling, and something (a message
+         ROOM, a worker that becomes ready, a channel that drains, a timer) makes it look again.
+Used by: master.main, which gives it the poll set.
+"""
+
+import errno
+import logging
+import os
+import select
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from pyserver.ipc.channel import Channel, Full, Kind, Message
+from pyserver.ipc.queue import Queue
+from pyserver.limits import ACCEPT_PAUSE_S, ACCEPT_ROUNDS, BATCH_MAX
+from pyserver.master.balancer import share
+from pyserver.master.listeners import Listener
+
+log = logging.getLogger("pyserver")
+
+# accept(2): out of descriptors (ours, the system's) or of kernel memory; it passes, and polling on would spin.
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Acceptor:
+    """The way of a connection through the master."""
+
+    def __init__(
+        self,
+        listeners: list[Listener],
+        queue: Queue,
+        channels: list[Channel],
+        poll: select.epoll,
+        loads: Callable[[], dict[int, int]],
+    ) -> None:
+        self._listeners = listeners
+        self._queue = queue
+        self._channels = channels
+        self._poll = poll
+        self._loads = loads  # ready slot -> connections waiting and open
+        self._turn = 0
+        self._polling = False
+        self._saturated = False
+        self._resume_at = 0.0  # monotonic; 0: not paused
+        self._held: list[tuple[list[int], Message]] = []  # accepted, and no channel had room
+        # Given back to the process while accept() finds no descriptor, so that it can still act (T-52).
+        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self.pauses = 0
+        self.saturations = 0
+
+    # -- what the main loop calls ------------------------------------------------------------
+
+    def accept(self, listener: int) -> bool:
+        """Take what waits at a listener, a bounded amount at a time, and pass it on; tell whether more may wait."""
+        for _ in range(ACCEPT_ROUNDS):
+            batch = self._accept_batch(listener)
+            if batch:
+                self._pass_on(batch, listener, time.monotonic_ns())
+            if len(batch) < BATCH_MAX or self._stopped:
+                return False
+        return True
+
+    def look_again(self) -> None:
+        """Something changed: pass on what is held, then poll the listeners exactly if a client could be taken."""
+        if self._resume_at and time.monotonic() >= self._resume_at:
+            self._resume_at = 0.0
+            if self._spare < 0:
+                self._take_spare()
+        if self._held and not self._resume_at:
+            self._pass_on_held()
+        if self._saturated and self._queue.room:
+            self._saturated = False
+            self._queue.room_told()
+        self._set_polling(not self._stopped and bool(self._loads()))
+
+    @property
+    def _stopped(self) -> bool:
+        return self._saturated or bool(self._resume_at) or bool(self._held)
+
+    @property
+    def wake_at(self) -> float | None:
+        """When look_again() wants to be called at the latest, on the monotonic clock."""
+        return self._resume_at or None
+
+    def finish(self) -> None:
+        """Take no more. What waits in the backlog of a listener that dies with us is still taken, as far as it goes."""
+        self._set_polling(polling=False)
+        for index, listener in enumerate(self._listeners):
+            while not listener.adopted and self.accept(index):
+                pass
+            listener.close()
+        self._listeners = []
+
+    def close(self) -> None:
+        """Close everything, with what is still held: for the forked child, and for the end."""
+        for listener in self._listeners:
+            listener.socket.close()
+        for descriptors, _ in self._held:
+            _close_all(descriptors)
+        if self._spare >= 0:
+            os.close(self._spare)
+
+    @property
+    def held(self) -> int:
+        """Connections that were accepted and wait for a channel with room."""
+        return sum(len(descriptors) for descriptors, _ in self._held)
+
+    # -- steps ----------------------------------------------------------------------------------
+
+    def _accept_batch(self, index: int) -> list[int]:
+        """Return the descriptors of up to BATCH_MAX clients, each with room taken for it."""
+        # socket.accept() would wrap each client in an object, only for the descriptor to be taken out again.
+        accept = self._listeners[index].socket._accept  # type: ignore[attr-defined]  # noqa: SLF001
+        take_room = self._queue.take_room
+        batch: list[int] = []
+        while len(batch) < BATCH_MAX:
+            if not take_room():
+                self._stop_until_room()
+                if self._saturated:
+                    break
+                continue
+            try:
+                descriptor, _address = accept()
+            except BlockingIOError:
+                self._queue.return_room()
+                break
+            except OSError as error:
+                self._queue.return_room()
+                if error.errno in _EXHAUSTED:
+                    self._pause(error)
+                    break
+                # accept(2) reports what went wrong with a client that is gone already (ECONNABORTED, EPROTO, a
+                # firewall's EPERM, a network error): it is out of the backlog, the next one is not affected.
+                continue
+            batch.append(descriptor)
+        return batch
+
+    def _pass_on(self, batch: list[int], listener: int, stamp_ns: int) -> None:
+        """Share a batch out over the ready workers."""
+        loads = self._loads()
+        at = 0
+        for slot, count in share(loads, len(batch), self._turn):
+            self._send([*batch[at : at + count]], Message(Kind.CONNECTIONS, 0, listener, count, 0, stamp_ns), slot)
+            at += count
+            self._turn = slot + 1
+        if at < len(batch):  # no worker is ready: one died a moment ago
+            rest = batch[at:]
+            self._hold(rest, Message(Kind.CONNECTIONS, 0, listener, len(rest), 0, stamp_ns))
+
+    def _send(self, descriptors: list[int], message: Message, slot: int) -> None:
+        """Send to `slot`, or to any other worker whose channel has room, or hold."""
+        others: Iterable[int] = (each for each in self._loads() if each != slot)
+        for each in (slot, *others):
+            number = self._queue.publish(each, len(descriptors))
+            try:
+                self._channels[each].master_end.send(message._replace(number=number), descriptors)
+            except Full:
+                self._queue.withdraw(each, len(descriptors))
+                continue
+            except OSError as error:
+                # ETOOMANYREFS: too many of our descriptors are under way (unix(7)); it passes as workers take them.
+                self._queue.withdraw(each, len(descriptors))
+                self._pause(error)
+                break
+            _close_all(descriptors)
+            return
+        self._hold(descriptors, message)
+
+    def _hold(self, descriptors: list[int], message: Message) -> None:
+        self._held.append((descriptors, message))
+        self._set_polling(polling=False)
+        # Channels are not polled for writing: workers that take something say so, when they are asked to.
+        if self._queue.want_room() and not self._resume_at:
+            self._resume_at = time.monotonic() + ACCEPT_PAUSE_S
+
+    def _pass_on_held(self) -> None:
+        held, self._held = self._held, []
+        for descriptors, message in held:
+            loads = self._loads()
+            if loads:
+                self._send(descriptors, message, min(loads, key=loads.__getitem__))
+            else:
+                self._held.append((descriptors, message))
+
+    def _stop_until_room(self) -> None:
+        """Stop polling because the queue is full, unless room appears this very moment."""
+        if self._queue.want_room():
+            return
+        self._saturated = True
+        self.saturations += 1
+        self._set_polling(polling=False)
+
+    def _pause(self, error: OSError) -> None:
+        """Rest for a moment; the clients wait in the backlog."""
+        if not self._resume_at:
+            self.pauses += 1
+            log.warning("no descriptor for a client (%s), accepting again in %.1f s", error.strerror, ACCEPT_PAUSE_S)
+        self._resume_at = time.monotonic() + ACCEPT_PAUSE_S
+        if self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1
+        self._set_polling(polling=False)
+
+    def _take_spare(self) -> None:
+        try:
+            self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self._spare = -1
+
+    def _set_polling(self, polling: bool) -> None:  # noqa: FBT001
+        if polling == self._polling:
+            return
+        self._polling = polling
+        for listener in self._listeners:
+            if polling:
+                self._poll.register(listener.fileno(), select.EPOLLIN)
+            else:
+                self._poll.unregister(listener.fileno())
+
+
+def _close_all(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

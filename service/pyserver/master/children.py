@@ -1,0 +1,88 @@
+"""The mechanism of worker processes: fork, watch, signal, reap. It has no opinion on when.
+
+Owns:    each child's pidfd.
+Never:   decides; waits for a child; reaps a process it did not fork (T-59).
+Fails:   OSError from fork(2) or pidfd_open(2): the caller tries again later.
+Used by: master.main.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+log = logging.getLogger("pyserver")
+
+# What a worker has no use for: orders come to it over its channel, and a terminal's Ctrl-C goes to the whole group.
+_IGNORED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_EX_SOFTWARE: Final = 70  # sysexits.h
+
+
+class Child(NamedTuple):
+    """A process we forked."""
+
+    pid: int
+    pidfd: int
+
+
+def spawn(become: Callable[[], int]) -> Child:
+    """Fork; in the child call `become` and exit with what it returns. The caller has one thread only."""
+    # Between fork and the child's own dispositions a signal for the group would be noted twice: block it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _run_child(become, before)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        return Child(pid, os.pidfd_open(pid))
+    except OSError:
+        # Nobody could watch over it.
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+
+
+def _run_child(become: Callable[[], int], mask: set[int | signal.Signals]) -> None:
+    """Never returns: a child must not run on into the master's code."""
+    status = _EX_SOFTWARE
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in _IGNORED:
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        status = become()
+    except BaseException:
+        log.exception("worker failed, exiting")
+    finally:
+        os._exit(status)
+
+
+def send_signal(child: Child, number: int) -> None:
+    """Signal a child; one that has just gone is not an error."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(child.pidfd, number)
+
+
+def abort(child: Child) -> None:
+    """Make a child write its stacks (faulthandler) and die, also when it was stopped."""
+    send_signal(child, signal.SIGABRT)
+    send_signal(child, signal.SIGCONT)
+
+
+def reap(child: Child) -> str | None:
+    """Return how a child ended, in words, or None while it runs."""
+    result = os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED | os.WNOHANG)
+    if result is None:
+        return None
+    os.close(child.pidfd)
+    if result.si_code == os.CLD_EXITED:
+        return f"exited with status {result.si_status}"
+    try:
+        name = signal.Signals(result.si_status).name
+    except ValueError:
+        name = f"signal {result.si_status}"
+    return f"killed by {name}" + (", core dumped" if result.si_code == os.CLD_DUMPED else "")

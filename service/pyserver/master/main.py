@@ -1,0 +1,484 @@
+"""The master: adopts the listeners, forks the workers, passes clients on, watches over all of it, ends it in order.
+
+Owns:    every resource of the service: listeners, segment, queue, channels, children, the word to systemd.
+Never:   looks at a client's bytes, has a second thread, blocks on a worker, on the log or on systemd.
+Fails:   exit status 1 when the service cannot start, with the reason in the log.
+Used by: cli.
+
+Read `serve` first: it is the life of the process. Policy is in master.supervisor, mechanism in master.children.
+"""
+
+import contextlib
+import faulthandler
+import functools
+import gc
+import logging
+import os
+import resource
+import select
+import signal
+import time
+from collections.abc import Callable
+from typing import Final
+
+import setproctitle
+
+from pyserver import signals
+from pyserver.config import Config
+from pyserver.ipc import segment as segments
+from pyserver.ipc.assignment import Assignment, Origin
+from pyserver.ipc.channel import Channel, Full, Garbled, Kind, Message
+from pyserver.ipc.queue import Queue
+from pyserver.ipc.segment import HEADER, Segment, SegmentError
+from pyserver.ipc.semaphores import Stuck
+from pyserver.ipc.stats import index_of
+from pyserver.limits import START_TRIES, TICK_S
+from pyserver.master import children
+from pyserver.master.acceptor import Acceptor
+from pyserver.master.children import Child
+from pyserver.master.listeners import ListenError, adopt_or_bind
+from pyserver.master.supervisor import Event, Place, Rules, State, decide, fresh, rest, silent_for
+from pyserver.sd import journal
+from pyserver.sd.journal import NOTICE
+from pyserver.sd.notify import Notifier
+
+log = logging.getLogger("pyserver")
+
+EnterWorker = Callable[[Assignment], int]
+
+_EX_CONFIG: Final = 78  # sysexits.h: a worker found the configuration unusable
+_OPEN: Final = index_of("connections_open")
+_NUMBERS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+_NS: Final = 1_000_000_000
+
+
+def run(config: Config, enter_worker: EnterWorker) -> int:
+    """Run the service until it is told to stop; return the exit status of the process."""
+    journal.configure("master")
+    faulthandler.enable()
+    setproctitle.setproctitle("pyserver: master")
+    _raise_descriptor_limit()
+    notifier = Notifier(os.environ)
+    try:
+        master = Master(config, enter_worker, notifier)
+    except (ListenError, SegmentError) as error:
+        log.error("%s", error)  # noqa: TRY400  one line for the administrator, not our stack
+        notifier.status(str(error))
+        return 1
+    with contextlib.closing(master):
+        return master.serve()
+
+
+def _raise_descriptor_limit() -> None:
+    """Use all the descriptors we may have: a connection is one."""
+    # A sandbox may forbid even asking (SystemCallFilter=~@resources); then what we have must do.
+    with contextlib.suppress(OSError, ValueError):
+        _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class Master:
+    """The service."""
+
+    def __init__(self, config: Config, enter_worker: EnterWorker, notifier: Notifier) -> None:
+        self._config = config
+        self._enter_worker = enter_worker
+        self._notifier = notifier
+        server = config.server
+        self._rules = Rules(server.start_within, server.hung_after, server.respawn_delay_max)
+        slots = config.worker_count()
+
+        self._listeners = adopt_or_bind(os.environ, config.listen)
+        removed = segments.sweep()
+        if removed:
+            log.info("removed what a killed server had left in shared memory: %s", ", ".join(removed))
+        try:
+            self._segment = Segment.create(slots, server.queue)
+        except SegmentError:
+            for listener in self._listeners:
+                listener.close()
+            raise
+        self._queue = Queue.create(self._segment, server.queue)
+        self._words = self._segment.words
+        self._channels = [Channel() for _ in range(slots)]
+        self._poll = select.epoll()
+        self._acceptor = Acceptor(self._listeners, self._queue, self._channels, self._poll, self._loads)
+        self._origins = tuple(Origin(one.name, one.socket.family) for one in self._listeners)
+        self._places = [Place(slot) for slot in range(slots)]
+        self._children: dict[int, Child] = {}
+
+        self._signals = signals.Signals(_NUMBERS)
+        self._readers: dict[int, Callable[[], object]] = {}  # descriptor -> what to do when it is readable
+        self._watch(self._signals.fileno(), self._on_signals)
+        for slot, channel in enumerate(self._channels):
+            self._watch(channel.master_end.fileno(), functools.partial(self._on_report, slot))
+        for index, listener in enumerate(self._listeners):
+            # Registered by the acceptor, as long as a client could be taken.
+            self._readers[listener.fileno()] = functools.partial(self._acceptor.accept, index)
+
+        self._period = min(TICK_S, notifier.watchdog_period or TICK_S)
+        self._ticked = time.monotonic()
+        self._told = ""
+        self._requests = 0
+        self._ready = False  # READY=1 was said
+        self._failed_starts = 0
+        self._status: int | None = None  # the exit status, once it is decided to stop
+        self._deadline = 0.0  # of the drain
+        self._ordered = False  # every worker was told to drain
+        self._owed: list[tuple[int, Kind]] = []  # orders that a full channel did not take
+        self._unmended: set[int] = set()  # slots whose dead worker may still hold a mutex
+
+    # -- the spine ---------------------------------------------------------------------------
+
+    def serve(self) -> int:
+        """Live: until told to stop, and then until every worker is gone."""
+        for listener in self._listeners:
+            how = "adopted from systemd" if listener.adopted else "bound"
+            log.info("listening on %s (%s)", listener, how, extra=_fields(LISTENER=str(listener)))
+        for warning in self._config.warnings:
+            log.warning("%s", warning)
+        gc.collect()
+        gc.freeze()
+        while True:
+            self._supervise()
+            self._acceptor.look_again()
+            if self._status is not None and self._advance_stop():
+                break
+            for descriptor, _events in self._poll.poll(self._patience()):
+                reader = self._readers.get(descriptor)
+                if reader is not None:  # it may have gone with an earlier event of this round
+                    reader()
+            if time.monotonic() - self._ticked >= self._period:
+                self._tick()
+        log.info("stopped")
+        return self._status or 0
+
+    def close(self) -> None:
+        """Leave nothing behind: no name, no socket file, no descriptor."""
+        for listener in self._listeners:
+            listener.close()
+        self._acceptor.close()
+        for channel in self._channels:
+            channel.close()
+        self._poll.close()
+        self._signals.close()
+        self._notifier.close()
+        self._queue.close()
+        self._segment.close()
+
+    # -- what the poll set reports --------------------------------------------------------------
+
+    def _watch(self, descriptor: int, reader: Callable[[], object]) -> None:
+        self._readers[descriptor] = reader
+        self._poll.register(descriptor, select.EPOLLIN)
+
+    def _unwatch(self, descriptor: int) -> None:
+        del self._readers[descriptor]
+        self._poll.unregister(descriptor)
+
+    def _on_signals(self) -> None:
+        for number in self._signals.take():
+            if number in (signal.SIGTERM, signal.SIGINT):
+                self._stop(number.name)
+            elif number == signal.SIGUSR1:
+                log.info("%s: workers open their log files again", number.name)
+                for place in self._places:
+                    if place.runs:
+                        self._order(place.slot, Kind.REOPEN)
+            elif number == signal.SIGHUP:
+                log.warning("%s ignored: systemctl restart takes a new configuration", number.name)
+
+    def _on_report(self, slot: int) -> None:
+        """A worker says something."""
+        place = self._places[slot]
+        end = self._channels[slot].master_end
+        try:
+            received = end.receive()
+        except Garbled as error:
+            log.error("worker %d sent %s, killing it", slot, error)  # noqa: TRY400
+            self._kill(slot)
+            return
+        if received is None:
+            return
+        message, descriptors = received
+        for descriptor in descriptors:  # no report carries any
+            os.close(descriptor)
+        if message.kind is Kind.ROOM:
+            self._queue.room_told()
+        elif message.generation != place.generation or not place.runs:
+            log.debug("stale %s of worker %d (generation %d)", message.kind.name, slot, message.generation)
+        elif message.kind is Kind.READY and place.state in (State.STARTING, State.DRAINING):
+            self._on_ready(place)
+        else:
+            log.warning("worker %d says %s while %s, ignored", slot, message.kind.name, place.state.name)
+
+    def _on_ready(self, place: Place) -> None:
+        now = time.monotonic()
+        self._happened(place, "ready", now)
+        log.info(
+            "worker %d (generation %d) ready after %.2f s", place.slot, place.generation, now - place.spawned_at,
+            extra=_fields(WORKER=place.slot),
+        )  # fmt: skip
+        if not self._ready and all(each.serves for each in self._places):
+            self._ready = True
+            self._told = self._line(0.0)
+            self._notifier.ready(self._told)
+            log.log(NOTICE, "ready, %d workers of %d threads", len(self._places), self._config.server.threads)
+
+    def _on_exit(self, slot: int) -> None:
+        """A worker's pidfd is readable: it is gone."""
+        child = self._children[slot]
+        pidfd = child.pidfd
+        ending = children.reap(child)
+        if ending is None:
+            return
+        # The descriptor is closed, and with it gone from the poll set.
+        del self._readers[pidfd], self._children[slot]
+        place = self._places[slot]
+        now = time.monotonic()
+        expected = place.state is State.DRAINING
+        was_starting = place.state is State.STARTING
+        self._happened(place, "exited", now)
+        lost = self._words[self._segment.counters(slot) + _OPEN]
+        self._unmended.add(slot)
+        self._mend(slot)
+        delay = rest(place, now, self._rules)
+        place.not_before = now + delay
+        waiting = self._queue.waiting(slot)
+        if expected and not lost:
+            log.info("worker %d (generation %d) drained and %s", slot, place.generation, ending)
+        else:
+            self._words[HEADER["restarts"]] += 1
+            log.error(
+                "worker %d (generation %d, pid %d) %s after %.1f s: %d connections lost, %d wait for its successor, "
+                "respawn in %.2f s",
+                slot, place.generation, child.pid, ending, now - place.spawned_at, lost, waiting, delay,
+                extra=_fields(WORKER=slot, CONNECTIONS_LOST=lost),
+            )  # fmt: skip
+        if was_starting and not self._ready and self._status is None:
+            self._on_failed_start(ending)
+
+    def _on_failed_start(self, ending: str) -> None:
+        """Before the service was ever ready a worker that dies at its start says more about the service."""
+        self._failed_starts += 1
+        unusable = ending == f"exited with status {_EX_CONFIG}"
+        if unusable or self._failed_starts >= START_TRIES:
+            log.error("no worker comes up (%s), giving up", ending)
+            self._stop("failed start", _EX_CONFIG if unusable else 1)
+            self._force()
+
+    def _mend(self, slot: int) -> None:
+        """Set right what a dead worker may have left half done in memory that we share."""
+        living = [place.slot for place in self._places if place.runs]
+        try:
+            amiss = self._queue.mend(slot, self._channels[slot].worker_end.first_number(), living)
+        except Stuck as error:
+            log.error("cannot mend the queue after worker %d yet: %s", slot, error)  # noqa: TRY400
+            return
+        self._queue.fold(slot)
+        self._unmended.discard(slot)
+        if amiss:
+            log.info("worker %d died inside the queue's accounting, mended", slot)
+
+    # -- time ---------------------------------------------------------------------------------------
+
+    def _patience(self) -> float:
+        """Return how long the next poll may wait, in seconds."""
+        now = time.monotonic()
+        until = [self._ticked + self._period]
+        if self._acceptor.wake_at is not None:
+            until.append(self._acceptor.wake_at)
+        if self._status is not None:
+            until.append(self._deadline)
+        until.extend(place.not_before for place in self._places if not place.runs and place.not_before > now)
+        return max(0.0, min(until) - now)
+
+    def _tick(self) -> None:
+        """What is done once a period: judge heartbeats, tell systemd, retry what was owed."""
+        now = time.monotonic()
+        late = now - self._ticked
+        self._ticked = now
+        self._read_beats()
+        for slot in tuple(self._unmended):
+            self._mend(slot)
+        owed, self._owed = self._owed, []
+        for slot, kind in owed:
+            self._order(slot, kind)
+        words = self._words
+        words[HEADER["master_beat"]] = time.monotonic_ns()
+        words[HEADER["accept_pauses"]] = self._acceptor.pauses
+        words[HEADER["saturations"]] = self._acceptor.saturations
+        if self._notifier.watchdog_period is not None and fresh(self._places, now, self._rules):
+            self._notifier.watchdog()
+        if self._ready and self._status is None:
+            self._tell(late)
+
+    def _tell(self, elapsed: float) -> None:
+        """Tell systemd how things stand, if they changed."""
+        line = self._line(elapsed)
+        if line != self._told and self._notifier.status(line):
+            self._told = line
+
+    def _line(self, elapsed: float) -> str:
+        totals = self._queue.totals()
+        requests, self._requests = totals["requests"] - self._requests, totals["requests"]
+        rate = requests / elapsed if elapsed > 0 else 0.0
+        serving = sum(place.serves for place in self._places)
+        return (
+            f"serving {serving}/{len(self._places)} workers, {rate:.0f} req/s, "
+            f"{totals['connections_open']} open, queue {self._queue.depth}"
+        )
+
+    # -- workers ------------------------------------------------------------------------------------
+
+    def _loads(self) -> dict[int, int]:
+        """Return what each ready worker has: connections waiting in its channel, and open."""
+        words, segment, queue = self._words, self._segment, self._queue
+        return {
+            place.slot: queue.waiting(place.slot) + words[segment.counters(place.slot) + _OPEN]
+            for place in self._places
+            if place.serves
+        }
+
+    def _read_beats(self) -> None:
+        for place in self._places:
+            place.beat = self._words[self._segment.row(place.slot, "beat_ns")] / _NS
+
+    def _supervise(self) -> None:
+        """Do what the policy says."""
+        now = time.monotonic()
+        punctual = now - self._ticked < self._period + self._rules.hung_after / 2
+        for action in decide(self._places, now, self._rules, refill=self._refill(), judge=punctual):
+            if action.verb == "spawn":
+                self._spawn(action.slot)
+            elif action.verb == "kill":
+                self._kill(action.slot)
+            else:
+                self._abort(action.slot)
+
+    def _refill(self) -> list[int]:
+        """Return the slots that shall have a worker."""
+        wanted = [place.slot for place in self._places if place.slot not in self._unmended]
+        if self._status is None:
+            return wanted
+        # On the way out only for the sake of those who wait already.
+        return [slot for slot in wanted if self._queue.waiting(slot)] if time.monotonic() < self._deadline else []
+
+    def _spawn(self, slot: int) -> None:
+        place, words = self._places[slot], self._words
+        now = time.monotonic()
+        place.generation += 1
+        place.spawned_at, place.beat = now, 0.0
+        words[self._segment.row(slot, "beat_ns")] = 0
+        words[self._segment.row(slot, "generation")] = place.generation
+        words[self._segment.row(slot, "since_ns")] = time.monotonic_ns()
+        try:
+            child = children.spawn(functools.partial(self._become_worker, slot))
+        except OSError as error:
+            place.early_deaths += 1
+            place.not_before = now + self._rules.respawn_delay_max
+            log.error("cannot fork worker %d: %s, trying again", slot, error.strerror)  # noqa: TRY400
+            return
+        self._children[slot] = child
+        words[self._segment.row(slot, "pid")] = child.pid
+        self._happened(place, "spawned", now)
+        self._watch(child.pidfd, functools.partial(self._on_exit, slot))
+        if self._ordered:
+            self._happened(place, "drain", now)
+            self._order(slot, Kind.DRAIN)
+
+    def _become_worker(self, slot: int) -> int:
+        """In the forked child: let go of what is the master's, and be a worker."""
+        self._poll.close()
+        self._signals.forget()
+        self._notifier.close()
+        self._acceptor.close()
+        for each, channel in enumerate(self._channels):
+            channel.master_end.close()
+            if each != slot:
+                channel.worker_end.close()
+        for child in self._children.values():
+            os.close(child.pidfd)
+        place = self._places[slot]
+        return self._enter_worker(
+            Assignment(
+                slot=slot,
+                generation=place.generation,
+                config=self._config,
+                end=self._channels[slot].worker_end,
+                segment=self._segment,
+                queue=self._queue.for_worker(slot),
+                origins=self._origins,
+            )
+        )
+
+    def _abort(self, slot: int) -> None:
+        place = self._places[slot]
+        now = time.monotonic()
+        log.error(
+            "worker %d (generation %d) silent for %.1f s, killing it",
+            slot, place.generation, silent_for(place, now), extra=_fields(WORKER=slot),
+        )  # fmt: skip
+        self._happened(place, "hung", now)
+        children.abort(self._children[slot])
+
+    def _kill(self, slot: int) -> None:
+        place = self._places[slot]
+        if place.runs and place.state is not State.KILLED:
+            self._happened(place, "killed", time.monotonic())
+            children.send_signal(self._children[slot], signal.SIGKILL)
+
+    def _order(self, slot: int, kind: Kind) -> None:
+        """Tell a worker something, now or when its channel has room."""
+        message = Message(kind, self._places[slot].generation, number=self._queue.number(slot))
+        try:
+            self._channels[slot].master_end.send(message)
+        except Full:
+            self._owed.append((slot, kind))
+
+    def _happened(self, place: Place, event: Event, now: float) -> None:
+        place.happened(event, now)
+        self._words[self._segment.row(place.slot, "state")] = place.state
+
+    # -- the end ------------------------------------------------------------------------------------
+
+    def _stop(self, why: str, status: int = 0) -> None:
+        """Begin to stop; told a second time, do not wait for anyone."""
+        if self._status is not None:
+            log.warning("%s: not waiting any longer", why)
+            self._force()
+            return
+        self._status = status
+        self._deadline = time.monotonic() + self._config.server.drain
+        self._words[HEADER["master_state"]] = 1
+        open_now = self._queue.totals()["connections_open"]
+        log.log(NOTICE, "%s: stopping, %d connections open, at most %.0f s", why, open_now, self._config.server.drain)
+        self._notifier.stopping(f"draining, {open_now} connections open")
+        self._acceptor.finish()
+
+    def _advance_stop(self) -> bool:
+        """Go on with the stop; True when it is complete."""
+        now = time.monotonic()
+        if not self._ordered and not self._acceptor.held:
+            self._ordered = True
+            for place in self._places:
+                if place.state in (State.STARTING, State.READY):
+                    self._happened(place, "drain", now)
+                    self._order(place.slot, Kind.DRAIN)
+        running = [place for place in self._places if place.runs]
+        if running and now >= self._deadline and any(place.state is not State.KILLED for place in running):
+            cut = self._queue.totals()["connections_open"] + self._queue.depth
+            log.warning("drain deadline passed, cutting %d connections", cut)
+            self._force()
+        return not running and not self._refill()
+
+    def _force(self) -> None:
+        self._deadline = time.monotonic()
+        self._ordered = True
+        for place in self._places:
+            self._kill(place.slot)
+
+
+def _fields(**values: object) -> dict[str, dict[str, object]]:
+    """Return logging's `extra` with fields for the journal."""
+    return {"fields": values}
