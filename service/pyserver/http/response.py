@@ -1,0 +1,170 @@
+"""Answers as bytes: status lines, heads, error pages (RFC 9112 4, RFC 9110 15).
+
+Owns:    what an answer looks like on the wire.
+Never:   decides which answer is given, or reads the clock: `date` comes ready-made.
+Fails:   ValueError for a field that could not be sent as one line (T-42); that is a mistake of ours.
+Used by: handlers (build answers), worker.connection (sends them; answers errors).
+"""
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Final, Protocol
+
+from pyserver.http import lifecycle
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+SERVER: Final = b"Server: pyserver\r\n"
+
+_FIELD_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FIELD_VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+
+# What an error page says below its title. One sentence for the visitor; the reason is for the log.
+SENTENCES: Final = {
+    400: "Your browser sent a request that this server does not understand.",
+    403: "You are not allowed to see this page.",
+    404: "There is nothing at this address.",
+    405: "This page cannot be asked for in this way.",
+    408: "Your browser took too long to send its request.",
+    412: "The page is not what your browser took it for.",
+    413: "Your browser sent more than this server takes.",
+    414: "The address is too long.",
+    416: "The page has no such part.",
+    417: "Your browser expects something that this server does not do.",
+    431: "Your browser sent too many or too long header fields. Deleting the cookies of this site may help.",
+    500: "Something went wrong here. It is not your fault.",
+    501: "This server does not know how to do that.",
+    503: "This server has too much to do right now. Please try again in a moment.",
+    505: "This server speaks HTTP/1.1 only.",
+}
+
+_PAGE: Final = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{status} {reason}</title>
+<style>
+body {{ font: 1rem/1.6 system-ui, sans-serif; max-width: 34rem; margin: 18vh auto 0; padding: 0 1.5rem; }}
+h1 {{ font-size: 1.5rem; font-weight: 600; margin: 0; }}
+h1 b {{ font-weight: 300; opacity: .6; margin-right: .4em; }}
+p {{ opacity: .8; }}
+</style>
+</head>
+<body>
+<h1><b>{status}</b>{reason}</h1>
+<p>{sentence}</p>
+</body>
+</html>
+"""
+
+
+class Source(Protocol):
+    """What an answer is sent from when it is not in memory: it keeps a descriptor open while it lives."""
+
+    @property
+    def fd(self) -> int:
+        """The open descriptor."""
+
+
+class Response:
+    """One answer, ready to send. Immutable by convention: the same object may answer many requests."""
+
+    __slots__ = ("close", "content_bytes", "count", "offset", "source", "status", "wire")
+
+    def __init__(
+        self,
+        status: int,
+        wire: bytes,
+        *,
+        content_bytes: int = 0,
+        source: Source | None = None,
+        offset: int = 0,
+        count: int = 0,
+        close: bool = False,
+    ) -> None:
+        self.status = status
+        self.wire = wire  # the head, with the content when it is in memory: one send
+        self.content_bytes = content_bytes  # that the client gets; 0 for HEAD, 304
+        self.source = source  # what has the rest in its `fd` and keeps it open; None: nothing is left to send
+        self.offset = offset  # of the rest in the source
+        self.count = count  # bytes of the rest
+        self.close = close  # the connection ends after this answer
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status}, {self.content_bytes} bytes{', close' if self.close else ''}>"
+
+
+@lru_cache(maxsize=128)
+def reason(status: int) -> bytes:
+    """Return the reason phrase (RFC 9110 15); empty for a status without a registered one, as RFC 9112 4 allows."""
+    try:
+        return PHRASES.get(status) or HTTPStatus(status).phrase.encode("ascii")
+    except ValueError:
+        return b""
+
+
+# Where RFC 9110 has other words than the standard library of Python 3.11.
+PHRASES: Final = {
+    413: b"Content Too Large",
+    414: b"URI Too Long",
+    416: b"Range Not Satisfiable",
+    422: b"Unprocessable Content",
+}
+
+
+@lru_cache(maxsize=128)
+def status_line(status: int) -> bytes:
+    """Return the status line. It says HTTP/1.1 to HTTP/1.0 clients too (RFC 9110 6.2)."""
+    return b"HTTP/1.1 %d %b\r\n" % (status, reason(status))
+
+
+def field_line(name: bytes, value: bytes) -> bytes:
+    """Return a field line from values that are not our own constants: configuration, application (T-42)."""
+    if _FIELD_NAME.fullmatch(name) is None or _FIELD_VALUE.fullmatch(value) is None:
+        raise ValueError(f"field {name!r} cannot have the value {value!r}")
+    return b"%b: %b\r\n" % (name, value)
+
+
+def head(status: int, fields: Iterable[bytes], date: bytes, connection: bytes) -> bytes:
+    """Return a complete head.
+
+    `fields` are whole lines with their line ends, `date` is an IMF-fixdate, `connection` a line of http.lifecycle.
+    """
+    return b"%b%bDate: %b\r\n%b%b\r\n" % (status_line(status), SERVER, date, b"".join(fields), connection)
+
+
+@lru_cache(maxsize=64)
+def error_page(status: int) -> bytes:
+    """Return the page that explains a status to a person: light or dark, nothing loaded from elsewhere."""
+    return _PAGE.format(
+        status=status, reason=reason(status).decode("ascii"), sentence=SENTENCES.get(status, "")
+    ).encode("utf-8")
+
+
+def error_response(
+    status: int,
+    *,
+    date: bytes,
+    connection: bytes,
+    head_only: bool = False,
+    fields: Iterable[bytes] = (),
+) -> Response:
+    """Return the answer that is an error page; `fields` are further lines, such as Allow or Content-Range."""
+    page = error_page(status)
+    lines = (
+        b"Content-Type: text/html; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n",
+        b"Content-Length: %d\r\n" % len(page),
+        *fields,
+    )
+    wire = head(status, lines, date, connection)
+    return Response(
+        status,
+        wire if head_only else wire + page,
+        content_bytes=0 if head_only else len(page),
+        close=connection == lifecycle.CLOSE,
+    )
