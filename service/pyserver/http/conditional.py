@@ -1,7 +1,7 @@
 """Preconditions as one decision (RFC 9110 13), a function of plain values.
 
 Owns:    the order of RFC 9110 13.2.2 (T-16) and the comparison of validators (8.8.3.2).
-Never:   looks at a file or a clock. It is asked only where the answer without preconditions would be 2xx (13.2.1, T-23).
+Never:   looks at a file or a clock. It is asked only where the answer would be 2xx without preconditions (13.2.1, T-23).
 Fails:   never: a condition that cannot be read is one that nothing meets, or, for dates, one that is not there.
 Used by: handlers.
 """
@@ -19,7 +19,7 @@ ENTITY_TAG: Final = re.compile(_ENTITY_TAG)
 
 # RFC 9110 13.1.1  If-Match = "*" / #entity-tag ; 5.6.1.2: empty members are parsed and ignored
 ENTITY_TAGS: Final = re.compile(
-    rb"(?:[ \t]*+,)*+[ \t]*+%b(?:[ \t]*+,(?:[ \t]*+%b)?)*+[ \t]*+" % (_ENTITY_TAG, _ENTITY_TAG)
+    rb"(?:[ \t]*+,)*[ \t]*+%b(?:[ \t]*+,(?:[ \t]*+%b)?)*[ \t]*+" % (_ENTITY_TAG, _ENTITY_TAG)
 )
 
 # A date is a strong validator only when the file cannot have changed twice within its second (RFC 9110 8.8.2.2): when

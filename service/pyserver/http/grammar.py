@@ -1,8 +1,10 @@
 """The grammar of a request as compiled patterns, each under the ABNF that it implements.
 
 Owns:    patterns and the character classes they are built from; nothing here decides, raises or remembers.
-Never:   backtracks beyond a line: what is inside a repeated group is possessive, so that matching is linear in the
-         bytes for every input, hostile ones included.
+Never:   backtracks into what it has read: runs of one class are possessive and alternatives disjoint, so that matching
+         is linear in the bytes for every input, hostile ones included. Groups are repeated greedily, though: CPython
+         before 3.11.5, Debian 12's among them, gets possessive groups wrong (cpython#106052), and giving back a
+         group that ends where nothing else can begin fails at once.
 Used by: http.request (a whole head), http.scanner (a head piece by piece), http.body, http.conditional, http.ranges.
 """
 
@@ -47,8 +49,7 @@ VERSION: Final = re.compile(rb"HTTP/([0-9])\.[0-9]")
 VERSION_BYTES: Final = 8
 
 # The whole head in one match. Groups: method, target, path and query of an origin-form (path is None for the other
-# forms), minor version. The outer repetition is greedy, not possessive: it is faster in CPython, and giving back a
-# line fails at once, because no line begins with CR.
+# forms), minor version.
 # A head that this pattern refuses is walked by http.scanner, which knows why.
 HEAD: Final = re.compile(
     rb"(%b{1,%d}+) " % (TCHAR, METHOD_MAX_BYTES)
@@ -92,7 +93,7 @@ FIELDS: Final = re.compile(
 #                  IP-literal = "[" ( IPv6address / IPvFuture ) "]"
 # The name is not empty (RFC 9110 4.2.1) and no longer than DNS has names; IPv6address is checked for its alphabet
 # only, for it is compared, never connected to. IPvFuture has never been used and is refused.
-REG_NAME: Final = rb"(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2}){1,255}+"
+REG_NAME: Final = rb"(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2}){1,255}"
 HOST_NAME: Final = rb"(?:%b|\[[0-9A-Fa-f:.]{2,45}+\])" % REG_NAME
 
 # RFC 9110 7.2     Host = uri-host [ ":" port ] ; RFC 3986 3.2.3 port = *DIGIT
@@ -117,14 +118,14 @@ DIGITS: Final = re.compile(rb"[0-9]++")
 CODINGS: Final = re.compile(rb"%b++(?:[ \t]*+,[ \t]*+%b++)*" % (TCHAR, TCHAR))
 
 # RFC 9110 5.6.4   quoted-string = DQUOTE *( qdtext / quoted-pair ) DQUOTE
-QUOTED_STRING: Final = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\%b)*+"' % FIELD_BYTE
+QUOTED_STRING: Final = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\%b)*"' % FIELD_BYTE
 
 # RFC 9112 7.1     chunk-size = 1*HEXDIG
 # RFC 9112 7.1.1   chunk-ext = *( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] )
 #                  chunk-ext-val = token / quoted-string
 # Sixteen digits are 64 bits; more is refused whatever their value, as others overflow there.
 CHUNK_LINE: Final = re.compile(
-    rb"([0-9A-Fa-f]{1,16}+)((?:[ \t]*+;[ \t]*+%b++(?:[ \t]*+=[ \t]*+(?:%b++|%b))?)*+)\r\n"
+    rb"([0-9A-Fa-f]{1,16}+)((?:[ \t]*+;[ \t]*+%b++(?:[ \t]*+=[ \t]*+(?:%b++|%b))?)*)\r\n"
     % (TCHAR, TCHAR, QUOTED_STRING)
 )
 

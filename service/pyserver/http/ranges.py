@@ -20,7 +20,7 @@ SPECS: Final = re.compile(rb"([0-9]*+)-([0-9]*+)")
 # RFC 9110 14.1.1  ranges-specifier = range-unit "=" range-set ; range-set = 1#range-spec
 # Unit names are case-insensitive (14.1); empty members of the list are parsed and ignored (5.6.1.2).
 BYTES_RANGES: Final = re.compile(
-    rb"(?i:bytes)=((?:[ \t]*+,)*+[ \t]*+%b(?:[ \t]*+,(?:[ \t]*+%b)?)*+[ \t]*+)" % (_SPEC, _SPEC)
+    rb"(?i:bytes)=((?:[ \t]*+,)*[ \t]*+%b(?:[ \t]*+,(?:[ \t]*+%b)?)*[ \t]*+)" % (_SPEC, _SPEC)
 )
 
 # More digits than any size: the value no longer matters, only that it is large.

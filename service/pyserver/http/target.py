@@ -12,7 +12,7 @@ from typing import Final
 from pyserver.http.errors import ProtocolError
 
 # Most paths mean themselves: no percent sign, no empty segment, no segment that begins with a dot, nothing rare.
-_CLEAN: Final = re.compile(rb"(?:/(?!\.)[A-Za-z0-9._~!$&'()*+,;=:@-]++)*+/?")
+_CLEAN: Final = re.compile(rb"(?:/(?!\.)[A-Za-z0-9._~!$&'()*+,;=:@-]++)*/?")
 
 # RFC 3986 2.1     pct-encoded = "%" HEXDIG HEXDIG
 _PERCENT: Final = re.compile(rb"%([0-9A-Fa-f]{2})?")
