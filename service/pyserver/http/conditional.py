@@ -1,7 +1,7 @@
 """Preconditions as one decision (RFC 9110 13), a function of plain values.
 
 Owns:    the order of RFC 9110 13.2.2 (T-16) and the comparison of validators (8.8.3.2).
-Never:   looks at a file or a clock. It is asked only where the answer would be 2xx without preconditions (13.2.1, T-23).
+Never:   looks at a file or a clock. It is asked only where the answer would otherwise be 2xx (13.2.1, T-23).
 Fails:   never: a condition that cannot be read is one that nothing meets, or, for dates, one that is not there.
 Used by: handlers.
 """
