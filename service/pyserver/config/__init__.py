@@ -8,16 +8,21 @@ Used by: cli (loads), master and worker (read), docs/generate.py (renders).
 
 from pyserver.config.address import Address
 from pyserver.config.errors import ConfigError, printable
-from pyserver.config.options import Config, Limits, Log, Server, Site
+from pyserver.config.options import DEFAULT_LISTEN, LISTS, OPTIONS, TABLES, Config, Limits, Log, Option, Server, Site
 from pyserver.config.reading import DEFAULT_FILE, Override, load
 
 __all__ = [
     "DEFAULT_FILE",
+    "DEFAULT_LISTEN",
+    "LISTS",
+    "OPTIONS",
+    "TABLES",
     "Address",
     "Config",
     "ConfigError",
     "Limits",
     "Log",
+    "Option",
     "Override",
     "Server",
     "Site",

@@ -146,7 +146,7 @@ class Log:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listen:
-    """An address to listen on, used only where systemd hands over no listeners."""
+    """An address to listen on; not used where systemd hands over its listeners (pyserver.socket)."""
 
     address: Address = _option(
         ADDRESS,
@@ -189,6 +189,11 @@ class Option(NamedTuple):
     def key(self) -> str:
         """The name within its table."""
         return self.name.rpartition(".")[2]
+
+    @property
+    def in_list(self) -> bool:
+        """Whether it belongs to a [[list]], of which there may be several."""
+        return self.name.partition(".")[0] in LISTS
 
     @property
     def required(self) -> bool:

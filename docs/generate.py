@@ -1,0 +1,126 @@
+"""Write what is made from the table of options: `PYTHONPATH=service python3 docs/generate.py`.
+
+Owns:    docs/options.md and systemd/pyserver.toml; a test fails when they are not what this writes.
+Used by: whoever changed pyserver.config.options.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from pyserver.config import DEFAULT_FILE, DEFAULT_LISTEN, LISTS, OPTIONS, TABLES, Option
+from pyserver.config.kinds import COUNT_OR_AUTO, LOG_TARGET, SIZE
+
+PROJECT: Final = Path(__file__).resolve().parent.parent
+
+
+def options_of(table: str) -> list[Option]:
+    """Return the rows of one table."""
+    return [option for option in OPTIONS.values() if option.name.partition(".")[0] == table]
+
+
+def default_of(option: Option) -> str:
+    """Return the default as it is written in the file, or the example where there is no default."""
+    return option.kind.example if option.required else option.shown(option.default)
+
+
+def allowed(option: Option) -> str:
+    """Return what may be written, with its unit."""
+    if option.bounds is None:
+        return option.kind.written
+    low, high = (option.shown(bound) for bound in option.bounds)
+    instead = '"auto" or ' if option.kind is COUNT_OR_AUTO else ""
+    return f"{instead}{low} to {high}" + ("" if option.kind is SIZE else f" {option.unit}")
+
+
+# -- docs/options.md -----------------------------------------------------------------------------
+
+INTRODUCTION: Final = f"""\
+# Options
+
+<!-- Written by docs/generate.py from the table in service/pyserver/config/options.py: change it there. -->
+
+The configuration is one [TOML](https://toml.io/en/v1.0.0) file, `{DEFAULT_FILE}`, and the files
+`conf.d/*.toml` beside it. Everything has a default but the root of the site:
+
+```toml
+[[site]]
+root = "/var/www/pyserver"
+```
+
+Later sources replace earlier ones:
+
+1. the defaults below;
+2. the file: what `--config` names, else `{DEFAULT_FILE}` if it exists and `--root` is not given;
+3. `conf.d/*.toml` beside that file, sorted by name: tables merge key by key, `[[listen]]` and `[[site]]` replace all
+   earlier ones;
+4. `--set KEY=VALUE`, as in `--set server.threads=32`: a TOML value, or the string as it stands;
+5. `--root`, `--bind`, `--workers`, `--threads`, `--access-log`.
+
+Relative paths start from the folder of the file that they are written in, and on the command line from the working
+folder. `pyserver check` validates the whole and changes nothing. An error is one line, with exit code 78:
+
+```text
+{DEFAULT_FILE}:12: unknown key 'worker' in [server]; did you mean 'workers'?
+```
+"""
+
+COLUMNS: Final = ("key", "default", "may be", "meaning")
+
+
+def options_page() -> str:
+    """Return the text of docs/options.md."""
+    parts = [INTRODUCTION]
+    for table, rows in (*TABLES.items(), *LISTS.items()):
+        header = f"[[{table}]]" if table in LISTS else f"[{table}]"
+        lines = [f"\n## `{header}`\n", f"{rows.__doc__}\n", _row(COLUMNS), _row(["---"] * len(COLUMNS))]
+        for option in options_of(table):
+            default = "none, has to be given" if option.required else f"`{option.shown(option.default)}`"
+            lines.append(_row((f"`{option.key}`", default, allowed(option), option.text)))
+        if table == "listen":
+            lines.append(f"\nWithout any: `{DEFAULT_LISTEN[0].text}`.")
+        parts.append("\n".join(lines) + "\n")
+    return "".join(parts)
+
+
+def _row(cells: tuple[str, ...] | list[str]) -> str:
+    escaped = [cell.replace("|", "\\|") for cell in cells]
+    return f"| {' | '.join(escaped)} |"
+
+
+# -- systemd/pyserver.toml -------------------------------------------------------------------------
+
+HEAD: Final = """\
+# The configuration of pyserver. What is commented out is the default. After a change:
+#
+#     pyserver check && systemctl restart pyserver
+#
+# Files in conf.d beside this one are read after it, by name: put changes there, and this file stays as packaged.
+"""
+
+# What a packaged server needs beyond the defaults.
+SET: Final = {"site.root": '"/var/www/pyserver"'}
+
+# What else may be written, where it is not bounds.
+NOTES: Final = {LOG_TARGET: '"-" or "/var/log/pyserver/access.log"'}
+
+
+def sample() -> str:
+    """Return the text of the packaged configuration file."""
+    return HEAD + "".join(_section(table, rows) for table, rows in (*reversed(LISTS.items()), *TABLES.items()))
+
+
+def _section(table: str, rows: type) -> str:
+    header = f"[[{table}]]" if table in LISTS else f"[{table}]"
+    used = table in TABLES or any(option.name in SET for option in options_of(table))
+    lines = ["", f"# {rows.__doc__}", header if used else f"#{header}"]
+    for option in options_of(table):
+        value = SET.get(option.name, default_of(option))
+        assignment = f"{option.key} = {value}" if option.name in SET else f"#{option.key} = {value}"
+        note = allowed(option) if option.bounds else NOTES.get(option.kind, "")
+        lines += ["", f"# {option.text}", f"{assignment:30}  # {note}" if note else assignment]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    (PROJECT / "docs/options.md").write_text(options_page())
+    (PROJECT / "systemd/pyserver.toml").write_text(sample())

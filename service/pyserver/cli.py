@@ -1,0 +1,257 @@
+"""The command line: which command, with which configuration; each command's work is done elsewhere.
+
+Owns:    the options and their help, and the exit codes: 0, 1 the work failed, 2 wrong usage, 78 bad configuration.
+Never:   imports what answers clients, except in a worker that was just forked (enter_worker): what this module
+         imports is in the master's memory too.
+Fails:   with an exit code and one line on stderr; a traceback is a bug of ours.
+Used by: the script `pyserver`, __main__.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+from pyserver import __version__
+from pyserver.config import (
+    DEFAULT_FILE,
+    DEFAULT_LISTEN,
+    OPTIONS,
+    ConfigError,
+    Option,
+    Override,
+    load,
+    printable,
+)
+
+EX_CONFIG: Final = 78  # sysexits.h
+EX_INTERRUPTED: Final = 130  # what a shell reports for SIGINT
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    given = build_parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = given.run
+    try:
+        code = run(given)
+        sys.stdout.flush()
+    except ConfigError as error:
+        _complain(str(error))
+        return EX_CONFIG
+    except KeyboardInterrupt:
+        return EX_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output left, as `head` does. The interpreter would try to flush once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
+        return 1
+    return code
+
+
+# -- the commands --------------------------------------------------------------------------------
+
+
+def serve(given: argparse.Namespace) -> int:
+    """Serve until told to stop."""
+    config = load(given.config, given.overrides)
+    if config.files and given.config is None:
+        _complain(f"pyserver: using {config.files[0]}")
+    from pyserver.master import main as master_main  # noqa: PLC0415  `check` and `status` do without
+
+    return master_main.run(config, enter_worker)
+
+
+def enter_worker(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  between the two main modules; not ours to know
+    """Become a worker. The master calls this in the child, so that only there the code for clients is loaded."""
+    from pyserver.worker import main as worker_main  # noqa: PLC0415  the reason why this function exists
+
+    return worker_main.run(*args, **kwargs)
+
+
+def check(given: argparse.Namespace) -> int:
+    """Load and validate, and say what would be served."""
+    config = load(given.config or DEFAULT_FILE)
+    for warning in config.warnings:  # `serve` leaves them to the master's log
+        _complain(warning)
+    workers, threads = config.worker_count(), config.server.threads
+    what = f"{_counted(workers, 'worker')}, {_counted(threads, 'thread')}, root {config.sites[0].root}"
+    print(printable(f"{config.files[0]}: ok ({what})"))  # noqa: T201  what was asked for
+    return 0
+
+
+def status(given: argparse.Namespace) -> int:
+    """Look once at the shared segment of a running server."""
+    from pyserver.ipc import observe  # noqa: PLC0415  `check` does without
+
+    return observe.main(given.name, given.json)
+
+
+def _complain(line: str) -> None:
+    print(printable(line), file=sys.stderr, flush=True)  # noqa: T201  before there is a log
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+# -- the options ---------------------------------------------------------------------------------
+
+
+class Flag(NamedTuple):
+    """An option of `serve` that becomes an Override: what config.reading knows under the same name."""
+
+    name: str
+    metavar: str
+    text: str
+    option: Option | None = None  # the row of the table that it sets
+
+    @property
+    def help(self) -> str:
+        """The help text, with bounds and default from the table."""
+        notes = []
+        if self.option and self.option.bounds:
+            notes.append(f"{self.option.shown(self.option.bounds[0])} to {self.option.shown(self.option.bounds[1])}")
+        if self.option and not self.option.required:
+            notes.append(f"default: {self.option.shown(self.option.default)}")
+        text = f"{self.text} ({', '.join(notes)})" if notes else self.text
+        return text.replace("%", "%%")
+
+
+_ROOT: Final = "serve the files of this folder; replaces the [[site]] of the configuration"
+_BIND: Final = f"""\
+listen here: 127.0.0.1:8080, [::1]:8080 or unix:/run/x.sock; port 0 is any free one; may be repeated; replaces
+[[listen]]; not used where systemd hands over listeners (default: {DEFAULT_LISTEN[0].text})"""
+
+FLAGS: Final = (
+    Flag("--root", "DIR", _ROOT),
+    Flag("--bind", "ADDRESS", _BIND),
+    Flag("--workers", "N", 'worker processes, or "auto": one for each core', OPTIONS["server.workers"]),
+    Flag("--threads", "N", "threads of each worker", OPTIONS["server.threads"]),
+    Flag("--access-log", "PATH|off", 'write each request to this file; "-" is standard output', OPTIONS["log.access"]),
+    Flag("--set", "KEY=VALUE", "set any key of a table, see below; may be repeated"),
+)
+
+
+class _Note(argparse.Action):
+    """Keep an option as it was written: config judges it, and names it in its message."""
+
+    def __call__(
+        self,
+        _parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        _option_string: str | None = None,
+    ) -> None:
+        namespace.overrides = [*namespace.overrides, Override(self.option_strings[0], str(values))]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line; completions and man pages are made from it too."""
+    parser = argparse.ArgumentParser("pyserver", description=_PROGRAM, epilog=_PROGRAM_MORE, **_AS_WRITTEN)
+    parser.add_argument("--version", action="version", version=f"pyserver {__version__}")
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+
+    command = commands.add_parser(
+        "serve", help=_SERVE, description=_sentence(_SERVE), epilog=_SERVE_MORE, **_AS_WRITTEN
+    )
+    command.set_defaults(run=serve, overrides=())
+    _add_config(command, f"default: {DEFAULT_FILE}, if it exists and --root is not given")
+    for flag in FLAGS:
+        command.add_argument(flag.name, metavar=flag.metavar, help=flag.help, action=_Note, default=argparse.SUPPRESS)
+
+    command = commands.add_parser(
+        "check", help=_CHECK, description=_sentence(_CHECK), epilog=_CHECK_MORE, **_AS_WRITTEN
+    )
+    command.set_defaults(run=check)
+    _add_config(command, f"default: {DEFAULT_FILE}")
+
+    command = commands.add_parser(
+        "status", help=_STATUS, description=_sentence(_STATUS), epilog=_STATUS_MORE, **_AS_WRITTEN
+    )
+    command.set_defaults(run=status)
+    command.add_argument("--json", action="store_true", help="print JSON, for programs")
+    command.add_argument("--name", metavar="SEGMENT", help="name of the shared segment, where several servers run")
+    return parser
+
+
+def _add_config(command: argparse.ArgumentParser, default: str) -> None:
+    text = f"read this file, and conf.d/*.toml beside it ({default})"
+    command.add_argument("--config", metavar="FILE", help=text)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+# Not abbreviated: `--re` in a unit file would mean something else one day.
+_AS_WRITTEN: Final[dict[str, Any]] = {
+    "formatter_class": argparse.RawDescriptionHelpFormatter,
+    "allow_abbrev": False,
+}
+
+
+# -- the words -------------------------------------------------------------------------------------
+
+_PROGRAM: Final = "A web server for Linux that is of systemd: it serves a folder over HTTP/1.1."
+_SERVE: Final = "serve a folder, in the foreground"
+_CHECK: Final = "validate the configuration, and change nothing"
+_STATUS: Final = "look once at a running server, also at a hung one"
+
+_EXIT_CODES: Final = """\
+exit codes:
+  0   done
+  1   the work failed
+  2   wrong usage
+  78  bad configuration: the line on standard error says where, and what to write instead
+"""
+
+_PROGRAM_MORE: Final = f"""\
+examples:
+  pyserver serve --root /srv/www       that folder, on http://127.0.0.1:8080/
+  pyserver check                       is {DEFAULT_FILE} right?
+  systemctl start pyserver             the service, which systemd hands its listeners
+
+{_EXIT_CODES}
+pyserver COMMAND --help tells more."""
+
+
+def _keys() -> str:
+    """Return the keys for --set: those of tables, since the lists have options of their own."""
+    rows = [option for option in OPTIONS.values() if not option.in_list]
+    width = max(len(f"{row.name}={row.shown(row.default)}") for row in rows)
+    return "\n".join(f"  {f'{row.name}={row.shown(row.default)}':{width}}  {row.text}" for row in rows)
+
+
+_SERVE_MORE: Final = f"""\
+keys for --set, with their defaults:
+{_keys()}
+
+Later ones replace earlier ones: defaults, the file, conf.d/*.toml by name, --set, the other options.
+
+examples:
+  pyserver serve --root .
+  pyserver serve --root /srv/www --bind '[::1]:8080' --bind unix:/run/www.sock --access-log -
+  pyserver serve --config /etc/pyserver/pyserver.toml --set limits.keep_alive=5
+
+SIGTERM finishes the answers under way, then ends; a second one, or SIGINT, ends at once.
+SIGUSR1 opens the access log anew.
+
+{_EXIT_CODES}"""
+
+_CHECK_MORE: Final = f"""\
+examples:
+  pyserver check
+  pyserver check --config ./pyserver.toml
+
+{_EXIT_CODES}"""
+
+_STATUS_MORE: Final = """\
+examples:
+  pyserver status
+  pyserver status --json
+
+exit codes:
+  0   the server was found
+  1   it was not
+  2   wrong usage
+"""
