@@ -8,6 +8,7 @@ Used by: http.reader; handlers and worker.connection read what it returns.
 
 import re
 from functools import lru_cache
+from ipaddress import IPv6Address
 from typing import Final
 
 from pyserver import limits
@@ -17,6 +18,8 @@ from pyserver.http.scanner import HeadScanner
 
 # Eighteen digits are below 2**63: nothing that we compare or add can grow beyond what everyone can count.
 LENGTH_MAX_DIGITS: Final = 18
+
+PORT_MAX: Final = 65535
 
 
 class Request:
@@ -121,13 +124,15 @@ def interpret(found: re.Match[bytes]) -> Request:
 def host_name(value: bytes) -> bytes:
     """Return the name in a Host value or an authority, for comparison: lower case, no port, no final dot (T-47)."""
     found = grammar.HOST.fullmatch(value)
-    if found is None:
+    if found is None or int(found[2] or 0) > PORT_MAX:
         raise ProtocolError(400, "invalid, repeated or empty Host")  # RFC 9112 3.2
     name = found[1].lower()
-    name = name[:-1] if name.endswith(b".") else name
-    if not name:
-        raise ProtocolError(400, "invalid Host")
-    return name
+    if name.startswith(b"["):
+        try:
+            IPv6Address(name[1:-1].decode("ascii"))
+        except ValueError:
+            raise ProtocolError(400, "invalid IPv6 address in Host") from None
+    return name.removesuffix(b".")
 
 
 def _read_other_form(request: Request) -> None:
@@ -136,6 +141,7 @@ def _read_other_form(request: Request) -> None:
     if request.method == b"CONNECT":
         if grammar.AUTHORITY_FORM.fullmatch(target) is None:
             raise ProtocolError(400, "CONNECT needs host and port")
+        host_name(target)  # raises if it is none; Host goes on saying who is asked
         request.path = target
     elif target == b"*":
         if request.method != b"OPTIONS":
@@ -185,9 +191,10 @@ def _content_length(value: bytes) -> int:
     """Return the length announced (RFC 9110 8.6), or refuse it."""
     if grammar.DIGITS.fullmatch(value) is None:
         raise ProtocolError(400, "invalid or repeated Content-Length")  # RFC 9112 6.3, item 5
-    if len(value) > LENGTH_MAX_DIGITS:
-        raise ProtocolError(413, f"Content-Length has {len(value)} digits")
-    return int(value)
+    significant = value.lstrip(b"0")
+    if len(significant) > LENGTH_MAX_DIGITS:
+        raise ProtocolError(413, f"Content-Length has {len(significant)} digits")
+    return int(significant or b"0")
 
 
 def _check_codings(value: bytes, *, minor: int, with_length: bool) -> None:
