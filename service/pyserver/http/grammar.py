@@ -92,7 +92,7 @@ FIELDS: Final = re.compile(
 #                  reg-name = *( unreserved / pct-encoded / sub-delims )
 # Narrower in four ways, for who compares names must not have to guess: a name is not empty (RFC 9110 4.2.1) and not
 # longer than DNS has them, has no empty label, is not percent-encoded (browsers send IDNA); IPvFuture is not in use.
-REG_NAME: Final = rb"(?!\.|[^:]*+\.\.)[A-Za-z0-9._~!$&'()*+,;=-]{1,255}+"
+REG_NAME: Final = rb"(?!\.|[^:]*\.\.)[A-Za-z0-9._~!$&'()*+,;=-]{1,255}+"
 HOST_NAME: Final = rb"(?:%b|\[[0-9A-Fa-f:.]{2,45}+\])" % REG_NAME
 
 # RFC 9110 7.2     Host = uri-host [ ":" port ] ; RFC 3986 3.2.3 port = *DIGIT
