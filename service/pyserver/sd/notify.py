@@ -9,6 +9,7 @@ Used by: master.main.
 """
 
 import os
+import re
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any, Final
@@ -16,6 +17,9 @@ from typing import Any, Final
 import sdnotify
 
 from pyserver.limits import STATUS_MAX_CHARACTERS
+
+# What may not stand in a status: see _status.
+UNFIT: Final = re.compile(r"[^ -\[\]-~]")
 
 # sd_watchdog_enabled(3): this stands for no limit.
 USEC_INFINITY: Final = 2**64 - 1
@@ -118,7 +122,9 @@ def _half(microseconds: str) -> float | None:
 
 
 def _status(text: str) -> str:
-    """Return the assignment: one line, printable ASCII, because sdnotify sends latin-1 and systemd wants UTF-8."""
-    line = " ".join(text.split())
-    printable = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in line)
-    return "STATUS=" + printable.encode("ascii", "backslashreplace").decode()[:STATUS_MAX_CHARACTERS]
+    """Return the assignment: one line of printable ASCII, with a question mark for each character that is not.
+
+    sdnotify sends latin-1 and systemd wants UTF-8, so ASCII is what both agree on. A backslash goes too: PID 1 takes it
+    as an escape when it splits the lines, and drops a message that ends in one.
+    """
+    return "STATUS=" + UNFIT.sub("?", " ".join(text.split()))[:STATUS_MAX_CHARACTERS]
