@@ -114,3 +114,24 @@ FILE_IN_MEMORY_MAX_BYTES: Final = 256 * KIB
 
 # Larger files are kept open between requests, so many at a time; well below WORKER_RESERVED_DESCRIPTORS.
 FILES_KEPT_OPEN_MAX: Final = 32
+
+# -- the worker's rounds (enforced by worker.pool, worker.parking, worker.accesslog) -----------
+
+# The longest wait of one poll: so often at least a worker beats, and looks at its deadlines.
+ROUND_S: Final = 0.25
+
+# Width of a bucket of deadlines: how late a deadline may be noticed. Parts of a second.
+PARKING_TICKS_PER_S: Final = 4
+
+# A connection that has never sent a byte gets so long, once its worker drains, to send the request that may be
+# under way; idle ones that had their answers are closed at once.
+DRAIN_GRACE_S: Final = 0.2
+
+# Progress that a slow reader must make within the option send_stall: 64 KiB, as nginx's send_timeout counts calls.
+STALL_BYTES: Final = 64 * KIB
+
+# Lines of the access log that wait in memory: written when there are so many bytes, or after so long; beyond the
+# second bound, when the disk does not take them, new lines are dropped and counted.
+LOG_BATCH_BYTES: Final = 64 * KIB
+LOG_BATCH_S: Final = 0.25
+LOG_WAITING_MAX_BYTES: Final = 4 * MIB

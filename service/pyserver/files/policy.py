@@ -1,0 +1,35 @@
+"""Which names are nobody's business although they lie below the root.
+
+Owns:    the list of hidden names.
+Never:   touches the disk: it judges the cleaned path that is then opened, no other.
+Used by: handlers.static (404: a hidden name is not there).
+"""
+
+import re
+from typing import Final
+
+# What editors, patch tools and package managers leave beside a file: its former or its next content.
+_LEFTOVERS: Final = (
+    *("bak", "backup", "old", "orig", "rej", "save"),
+    *("swp", "swo", "swn", "swx"),  # vim; as dot files usually, but not always
+    *("dpkg-bak", "dpkg-dist", "dpkg-new", "dpkg-old", "dpkg-tmp", "ucf-dist", "ucf-new", "ucf-old"),
+    *("rpmnew", "rpmorig", "rpmsave"),
+)
+
+# A segment that
+#   starts with a dot,
+#   or ends like a leftover, or with "~" or "#" (emacs). Case does not matter, and neither do dots, spaces and a
+#   ":stream" after it: on a mounted CIFS, NTFS or vfat they may all open the same file (T-12, T-13).
+_HIDDEN: Final = re.compile(
+    rb"/\.|(?:[~#]|\.(?:%b))[. ]*+(?::[^/]*+)?(?:/|\Z)" % b"|".join(name.encode() for name in _LEFTOVERS),
+    re.IGNORECASE,
+)
+
+# RFC 8615: for metadata of the whole origin, so it counts only as the first segment.
+_WELL_KNOWN: Final = b"/.well-known"
+
+
+def hidden(path: bytes) -> bool:
+    """Tell whether a segment of the cleaned `path` is hidden."""
+    start = len(_WELL_KNOWN) if path == _WELL_KNOWN or path.startswith(b"/.well-known/") else 0
+    return _HIDDEN.search(path, start) is not None

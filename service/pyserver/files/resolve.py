@@ -1,0 +1,232 @@
+"""Open names below a root so that the kernel itself refuses every way out (openat2(2), RESOLVE_BENEATH).
+
+Owns:    the descriptor of the root folder; OpenFile owns the descriptor it was built with.
+Never:   checks a name and opens it afterwards, falls back to an open without RESOLVE_BENEATH, waits for a FIFO or a
+         device, or waits for the disk where the caller said cached_only.
+Fails:   RootError (the root is not usable, or this kernel cannot confine us), WouldBlock (only a thread that may wait
+         can do this), OSError (STATUS_FOR_ERRNO tells what that is to a client).
+Used by: handlers.static (opens, reads), worker.connection (in_memory, fd).
+"""
+
+import ctypes
+import errno
+import os
+import stat
+from typing import Final
+
+# Linux gave openat2 the same number on every architecture but alpha, which Python's wheels and Debian do not have.
+_SYS_OPENAT2: Final = 437
+
+# openat2(2), linux/openat2.h
+_RESOLVE_NO_MAGICLINKS: Final = 0x02
+_RESOLVE_BENEATH: Final = 0x08
+_RESOLVE_CACHED: Final = 0x20  # Linux 5.12
+
+# O_NONBLOCK: a FIFO without a writer opens at once instead of holding the thread (T-6). O_NOCTTY: a terminal in the
+# tree does not become ours. No O_NOATIME: it is EPERM for files of other owners.
+_OPEN_FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+# EAGAIN without RESOLVE_CACHED: a rename or mount elsewhere raced with a ".." on our way (openat2(2): try again), or a
+# lease on the file is being broken. The first is gone after a try or two.
+_RACE_TRIES: Final = 8
+
+# What a failed open or read is to a client (T-14). 404 where anything else would tell what exists outside the root
+# (RFC 9110 15.5.4); 403 for what is inside and not ours to read; 503 for what passes; the rest is 500.
+STATUS_FOR_ERRNO: Final = {
+    errno.ENOENT: 404,
+    errno.ENOTDIR: 404,  # "file/" is not "file"
+    errno.EXDEV: 404,  # a link or ".." that leaves the root
+    errno.ELOOP: 404,  # a ring of links, or a magic link
+    errno.ENAMETOOLONG: 404,
+    errno.EINVAL: 404,  # a name this file system cannot have (vfat, ntfs)
+    errno.EILSEQ: 404,  # the same, where names must be UTF-8
+    errno.ENXIO: 404,  # a socket, or a device without a driver
+    errno.ENODEV: 404,
+    errno.EISDIR: 404,
+    errno.EACCES: 403,
+    errno.EPERM: 403,
+    errno.EMFILE: 503,
+    errno.ENFILE: 503,
+    errno.ENOMEM: 503,
+    errno.EAGAIN: 503,
+    errno.EBUSY: 503,  # changes faster than it can be read (files.look)
+}
+
+
+def status_for(error: OSError) -> int:
+    """Return the status that answers `error`."""
+    return STATUS_FOR_ERRNO.get(error.errno or 0, 500)
+
+
+class RootError(Exception):
+    """The root cannot be served: not a folder, not ours to search, or the kernel does not offer or allow openat2."""
+
+
+class WouldBlock(Exception):
+    """The disk is needed for this: repeat it without cached_only in a thread that may wait."""
+
+
+class _OpenHow(ctypes.Structure):
+    """struct open_how of linux/openat2.h."""
+
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+_BENEATH: Final = _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS
+_WAITING: Final = _OpenHow(_OPEN_FLAGS, 0, _BENEATH)
+_AT_ONCE: Final = _OpenHow(_OPEN_FLAGS, 0, _BENEATH | _RESOLVE_CACHED)
+_PROBE_WAITING: Final = _OpenHow(os.O_PATH | os.O_CLOEXEC, 0, _BENEATH)
+_PROBE_AT_ONCE: Final = _OpenHow(os.O_PATH | os.O_CLOEXEC, 0, _BENEATH | _RESOLVE_CACHED)
+
+
+def _openat2(folder: int, name: bytes, how: _OpenHow) -> int:
+    """Return a descriptor, or the negated errno. Gives the interpreter lock up meanwhile."""
+    fd: int = _syscall(_SYS_OPENAT2, folder, name, how, ctypes.sizeof(how))
+    return fd if fd >= 0 else -ctypes.get_errno()
+
+
+_syscall = ctypes.CDLL(None, use_errno=True).syscall
+_syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.POINTER(_OpenHow), ctypes.c_size_t)
+_syscall.restype = ctypes.c_long
+
+
+class Root:
+    """The folder that is served. Names are bytes, absolute in it (`/a/b`), cleaned by http.target."""
+
+    __slots__ = ("_cached", "_fd", "path")
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self._fd = -1
+        try:
+            self._fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            os.stat(
+                ".", dir_fd=self._fd
+            )  # may we search it? Asked first, so that the probe's EACCES can only mean a filter
+        except OSError as error:
+            raise RootError(f"root {self.path}: {error.strerror}") from error
+        self._cached = self._probe()
+
+    def open(self, path: bytes, *, cached_only: bool) -> int:
+        """Open `path` for reading and return its descriptor, which the caller owns.
+
+        With cached_only the kernel does it from memory or not at all: WouldBlock.
+        """
+        name = path.removeprefix(b"/") or b"."
+        if b"\0" in name:  # C would open the part before it (http.target has refused it already)
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        if cached_only and not self._cached:
+            raise WouldBlock
+        how = _AT_ONCE if cached_only else _WAITING
+        for _ in range(_RACE_TRIES):
+            fd = _openat2(self._fd, name, how)
+            if fd >= 0:
+                return fd
+            if fd not in {-errno.EAGAIN, -errno.EINTR}:
+                break
+            if cached_only:
+                raise WouldBlock
+        raise OSError(-fd, os.strerror(-fd), path)
+
+    def close(self) -> None:
+        """Give the root folder back; open files stay open."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _probe(self) -> bool:
+        """Make sure by real calls that openat2 confines us; return whether it knows RESOLVE_CACHED."""
+        fd = _openat2(self._fd, b".", _PROBE_WAITING)
+        if fd < 0:
+            raise RootError(_REFUSALS.get(-fd, "openat2 fails here ({})").format(errno.errorcode.get(-fd, -fd)))
+        os.close(fd)
+        fd = _openat2(self._fd, b".", _PROBE_AT_ONCE)
+        if fd >= 0:
+            os.close(fd)
+        return fd != -errno.EINVAL
+
+
+_FORBIDDEN: Final = "a seccomp filter forbids openat2 ({}); allow it in SystemCallFilter= or in the container's profile"
+_REFUSALS: Final = {
+    errno.ENOSYS: "this kernel has no openat2 ({}), which keeps files outside the root inside; run Linux 5.6 or later",
+    errno.EPERM: _FORBIDDEN,
+    errno.EACCES: _FORBIDDEN,
+}
+
+
+class OpenFile:
+    """An open descriptor and what fstat(2) said of it. The descriptor is closed with the last reference.
+
+    Several threads may read through it: every read names its offset.
+    """
+
+    __slots__ = ("changed_at", "fd", "is_directory", "is_regular", "modified_ns", "size", "stamp")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._describe(os.fstat(fd))
+
+    def refresh(self) -> bool:
+        """Look at the same open file again; return whether it changed since the last time."""
+        before = self.stamp
+        self._describe(os.fstat(self.fd))
+        return self.stamp != before
+
+    def read_all(self, *, cached_only: bool) -> bytes:
+        """Return the content, `size` bytes; less only if the file shrank (and never with cached_only: WouldBlock)."""
+        return self._read_at_once() if cached_only else self._read_waiting()
+
+    def in_memory(self, offset: int, count: int) -> bool:
+        """Tell whether sendfile of this part need not wait for the disk, by its first and its last byte."""
+        one = bytearray(1)
+        try:
+            os.preadv(self.fd, [one], offset, os.RWF_NOWAIT)
+            os.preadv(self.fd, [one], offset + max(count, 1) - 1, os.RWF_NOWAIT)
+        except OSError:  # EAGAIN: on the disk. EOPNOTSUPP: a file system that cannot tell
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the descriptor now; again is harmless."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _describe(self, found: os.stat_result) -> None:
+        self.is_regular = stat.S_ISREG(found.st_mode)
+        self.is_directory = stat.S_ISDIR(found.st_mode)
+        self.size = found.st_size
+        self.modified_ns = found.st_mtime_ns
+        self.changed_at = int(found.st_ctime)
+        # What changes whenever the content may have changed.
+        self.stamp = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+    def _read_at_once(self) -> bytes:
+        content = bytearray(self.size)
+        try:
+            got = os.preadv(self.fd, [content], 0, os.RWF_NOWAIT)
+        except OSError as error:
+            if error.errno in {
+                errno.EAGAIN,
+                errno.EOPNOTSUPP,
+            }:  # the latter: tmpfs, and other file systems that cannot tell
+                raise WouldBlock from None
+            raise
+        if got < self.size:  # partly in memory, or shorter than it was; waiting will tell
+            raise WouldBlock
+        return bytes(content)
+
+    def _read_waiting(self) -> bytes:
+        content = os.pread(self.fd, self.size, 0)
+        while len(content) < self.size:
+            more = os.pread(self.fd, self.size - len(content), len(content))
+            if not more:
+                break
+            content += more
+        return content

@@ -1,0 +1,273 @@
+"""Answer a request with a file of the site: the whole way, from the method to the response.
+
+Owns:    the decisions and their order; the entries that it puts into the cache.
+Never:   waits for the disk in respond() or finish(), sends anything, or opens a name other than the cleaned path that
+         it judged.
+Fails:   never: what is wrong with the request or on the disk becomes an error response. An exception is a bug.
+Used by: worker.connection.
+
+All of it is called by the leader, one thread at a time, except Pending.run(): any thread may call that, so it knows the
+disk only, and neither the site nor the cache.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from pyserver.clock import Clock
+from pyserver.files.look import Found, Known, Look
+from pyserver.files.mediatypes import media_type
+from pyserver.files.policy import hidden
+from pyserver.files.resolve import OpenFile, Root, WouldBlock, status_for
+from pyserver.handlers.cache import Entry, FileCache
+from pyserver.http import conditional, lifecycle, ranges, target
+from pyserver.http.dates import imf_fixdate
+from pyserver.http.errors import ProtocolError
+from pyserver.http.request import Request
+from pyserver.http.response import Response, error_response, head
+
+# RFC 9110 9.1: a method that is known and not for files is 405 with Allow (15.5.6), any other is 501 (15.6.2).
+_KNOWN_ELSEWHERE: Final = frozenset((b"POST", b"PUT", b"DELETE", b"PATCH", b"TRACE", b"CONNECT"))
+_ALLOW: Final = b"Allow: GET, HEAD, OPTIONS\r\n"
+
+# The fields that can turn the plain 200 into something else (RFC 9110 13.1, 14.2).
+_CONDITIONS: Final = frozenset(
+    (b"if-match", b"if-unmodified-since", b"if-none-match", b"if-modified-since", b"range", b"if-range")
+)
+
+# A file's times tell us that it changed, and they are no finer than the kernel's tick. Content read so soon after a
+# change may be followed by another change within the same tick, so it is read once more at the next look.
+_SETTLED_AFTER_S: Final = 2
+
+_NS_PER_S: Final = 1_000_000_000
+
+
+class StaticSite:
+    """The files below one root, as answers."""
+
+    __slots__ = ("_cache", "_cached", "_date", "_date_second", "clock", "index", "root")
+
+    def __init__(self, root: Root, index: Sequence[str], clock: Clock, cache: FileCache) -> None:
+        self.root = root
+        self.index = tuple(name.encode() for name in index)
+        self.clock = clock
+        self._cache = cache
+        self._cached = cache.get
+        self._date = b""
+        self._date_second = -1
+
+    def respond(self, request: Request, keep: bool) -> "Response | Pending":  # noqa: FBT001  # a keyword costs
+        """Return the answer to `request`, or a Pending when the disk is needed for it.
+
+        `keep`: the connection goes on after the answer.
+        """
+        # The short cut, taken by most requests of a busy site: the full way has built the plain answer of this path in
+        # this very second, and nothing in this request asks for another. The full way would return the same object.
+        # (A raw path that is the cleaned path of an entry, and has no "%", cleans to itself.)
+        entry = self._cached(request.path)
+        if (
+            entry is not None
+            and entry.plain is not None
+            and entry.plain_at == self.clock.second
+            and keep
+            and request.minor == 1
+            and request.method == b"GET"
+            and _CONDITIONS.isdisjoint(request.fields)
+            and b"%" not in request.path
+        ):
+            return entry.plain
+        return self._full_way(request, lifecycle.connection_field(request.minor, keep))
+
+    # -- which file ----------------------------------------------------------------------------
+
+    def _full_way(self, request: Request, connection: bytes) -> "Response | Pending":
+        if request.method not in {b"GET", b"HEAD"}:
+            return self._other_method(request, connection)
+        try:
+            path = target.clean(request.path)
+        except ProtocolError as error:
+            return self._error(error.status, request, lifecycle.CLOSE if error.close else connection)
+        if hidden(path):
+            return self._error(404, request, connection)
+
+        entry = self._cached(path)
+        if entry is not None and entry.looked_at == self.clock.second:
+            return self._answer(request, connection, entry)
+        pending = Pending(self, request, connection, path, entry)
+        return pending.finish() if pending.run_at_once() else pending
+
+    def conclude(self, pending: "Pending") -> Response:
+        """Go on where the disk has been looked at."""
+        request, connection, path, found = pending.request, pending.connection, pending.path, pending.outcome
+        if isinstance(found, Found) and found.file is not None:
+            entry = _renewed(pending.entry, found.name, found.file, found.content, pending.second)
+            self._cache.put(path, entry)
+            return self._answer(request, connection, entry)
+        self._cache.drop(path)
+        if isinstance(found, Found):
+            return self._redirect(path, request, connection)
+        if isinstance(found, int):
+            return self._error(found, request, connection)
+        raise found
+
+    # -- which answer --------------------------------------------------------------------------
+
+    def _answer(self, request: Request, connection: bytes, entry: Entry) -> Response:
+        """Decide in the order of RFC 9110 13.2.2. Only a request that would be 200 comes here (13.2.1)."""
+        fields, second = request.fields, self.clock.second
+        if _CONDITIONS.isdisjoint(fields):
+            return self._whole(request, connection, entry)
+
+        status = conditional.evaluate(fields, entry.etag, entry.modified, request.method, second)
+        if status == 304:
+            return self._bare(304, entry.validators, connection)
+        if status == 412:
+            return self._error(412, request, connection)
+
+        # RFC 9110 14.2: only GET has ranges; with If-Range only while this is what the client has the rest of (13.1.5).
+        if request.method != b"GET" or b"range" not in fields:
+            return self._whole(request, connection, entry)
+        validator = fields.get(b"if-range")
+        if validator is not None and not conditional.if_range_matches(validator, entry.etag, entry.modified, second):
+            return self._whole(request, connection, entry)
+        span = ranges.resolve(fields[b"range"], entry.size)
+        if span is None:
+            return self._whole(request, connection, entry)
+        if span is ranges.UNSATISFIABLE:
+            return self._error(416, request, connection, ranges.unsatisfied_range(entry.size))
+        return self._part(connection, entry, span)
+
+    def _other_method(self, request: Request, connection: bytes) -> Response:
+        if request.method == b"OPTIONS":  # of "*" too (RFC 9110 9.3.7): all files allow the same
+            return self._bare(204, _ALLOW, connection)
+        if request.method in _KNOWN_ELSEWHERE:
+            return self._error(405, request, connection, _ALLOW)
+        return self._error(501, request, connection)
+
+    # -- what it looks like --------------------------------------------------------------------
+
+    def _whole(self, request: Request, connection: bytes, entry: Entry) -> Response:
+        plain = request.method == b"GET" and not connection  # HTTP/1.1 that goes on needs no Connection field
+        if plain and entry.plain is not None and entry.plain_at == self.clock.second:
+            return entry.plain
+        length = b"Content-Length: %d\r\n" % entry.size
+        start = head(200, (entry.fields, length), self._now(), connection)
+        if request.method == b"HEAD":
+            return Response(200, start, close=connection == lifecycle.CLOSE)
+        answer = _with_content(200, start, entry, (0, entry.size), connection)
+        if plain and entry.looked_at == self.clock.second:  # a Pending may finish seconds after its look
+            entry.keep_plain(answer, len(start))
+        return answer
+
+    def _part(self, connection: bytes, entry: Entry, span: tuple[int, int]) -> Response:
+        length = b"Content-Length: %d\r\n" % (span[1] - span[0])
+        lines = (entry.fields, ranges.content_range(*span, entry.size), length)
+        return _with_content(206, head(206, lines, self._now(), connection), entry, span, connection)
+
+    def _redirect(self, path: bytes, request: Request, connection: bytes) -> Response:
+        """Add the slash that the relative links in a folder's index need.
+
+        The Location is relative as well (RFC 9110 10.2.2), so nothing of Host is reflected; the query stays (T-10).
+        """
+        query = b"" if request.query is None else b"?" + request.query
+        return self._error(301, request, connection, b"Location: %b%b\r\n" % (target.encode(path + b"/"), query))
+
+    def _bare(self, status: int, lines: bytes, connection: bytes) -> Response:
+        """Return a 204 or 304: a head, and never any content (RFC 9112 6.3)."""
+        return Response(status, head(status, (lines,), self._now(), connection), close=connection == lifecycle.CLOSE)
+
+    def _error(self, status: int, request: Request, connection: bytes, *lines: bytes) -> Response:
+        head_only = request.method == b"HEAD"
+        return error_response(status, date=self._now(), connection=connection, head_only=head_only, fields=lines)
+
+    def _now(self) -> bytes:
+        """Return the Date of this second."""
+        second = self.clock.second
+        if second != self._date_second:
+            self._date_second, self._date = second, imf_fixdate(second)
+        return self._date
+
+
+class Pending:
+    """An answer that needs the disk: run() in a thread that may wait for it, then finish() by the leader."""
+
+    __slots__ = ("_look", "_site", "connection", "entry", "outcome", "path", "request", "second")
+
+    def __init__(self, site: StaticSite, request: Request, connection: bytes, path: bytes, entry: Entry | None) -> None:
+        self._site = site
+        self._look = Look(site.root, path, site.index, _known(entry))
+        self.request = request
+        self.connection = connection
+        self.path = path
+        self.entry = entry  # what the cache held
+        self.second = site.clock.second  # the look begins no earlier than this, so what it finds is good for no longer
+        self.outcome: Found | int | Exception = 500  # what is there, or a status that tells why not, or a bug of ours
+
+    def run_at_once(self) -> bool:
+        """Look without waiting; return whether that was possible."""
+        try:
+            self.outcome = self._look.take(cached_only=True)
+        except WouldBlock:
+            return False
+        except OSError as error:
+            self.outcome = status_for(error)
+        return True
+
+    def run(self) -> None:
+        """Look, and wait for the disk as long as it takes. Any thread may call this; it never raises."""
+        try:
+            self.outcome = self._look.take(cached_only=False)
+        except OSError as error:
+            self.outcome = status_for(error)
+        except Exception as bug:  # noqa: BLE001  # finish() raises it, where it is logged and answered
+            self.outcome = bug
+
+    def finish(self) -> Response:
+        """Return the answer. By the leader, after run()."""
+        return self._site.conclude(self)
+
+
+def _with_content(status: int, start: bytes, entry: Entry, span: tuple[int, int], connection: bytes) -> Response:
+    """Return the answer that sends the head `start` and then the bytes of `span`, first to one behind the last."""
+    (first, end), close = span, connection == lifecycle.CLOSE
+    count = end - first
+    if entry.content is None:
+        return Response(status, start, content_bytes=count, source=entry.file, offset=first, count=count, close=close)
+    wire = b"".join((start, entry.content[first:end]))
+    return Response(status, wire, content_bytes=count, close=close)
+
+
+# -- entries -----------------------------------------------------------------------------------
+
+
+def _known(entry: Entry | None) -> Known | None:
+    """Return what need not be read again when it is found unchanged."""
+    if entry is None or entry.read_at - entry.changed_at < _SETTLED_AFTER_S:
+        return None
+    return Known(entry.name, entry.stamp)
+
+
+def _renewed(entry: Entry | None, name: bytes, file: OpenFile, content: bytes | None, second: int) -> Entry:
+    """Return the entry for what was found: the one there was, where it still is true."""
+    if entry is None or entry.stamp != file.stamp or entry.name != name:
+        entry = Entry(name, file, large=content is None)
+        _describe(entry, file, second)
+    elif entry.modified == entry.looked_at:  # of the future, so "now" stands for it (see _describe)
+        _describe(entry, file, second)
+    if content is not None:
+        entry.keep_content(content, second)
+    entry.looked_at = second
+    return entry
+
+
+def _describe(entry: Entry, file: OpenFile, second: int) -> None:
+    """Write the fields of an answer that depend on the file alone."""
+    modified = file.modified_ns // _NS_PER_S
+    # Times of 0 and 1 are what archives and images have instead of none, the same for all their files (T-18).
+    if modified > 1:
+        entry.modified = min(modified, second)  # RFC 9110 8.8.2.1: not later than Date
+        entry.etag = b'"%x-%x"' % (file.modified_ns, file.size)
+        entry.validators = b"Last-Modified: %b\r\nETag: %b\r\n" % (imf_fixdate(entry.modified), entry.etag)
+    entry.fields = b"Content-Type: %b\r\nX-Content-Type-Options: nosniff\r\nAccept-Ranges: bytes\r\n%b" % (
+        media_type(entry.name),
+        entry.validators,
+    )
