@@ -1,0 +1,209 @@
+"""One look at a server through its segment, from outside: also when it hangs, and without asking it.
+
+Owns:    the words and the JSON of `pyserver status`.
+Never:   writes into the segment or takes a mutex: a reader may have no right to, and may be killed. Consistency of
+         the totals is by the fold counter, which is odd while they change.
+Fails:   exit status 1 with one line on stderr when no server is found, several are, or one cannot be read.
+Used by: cli.
+"""
+
+import json
+import sys
+import time
+from typing import Final, NamedTuple
+
+from pyserver.ipc import segment as segments
+from pyserver.ipc import stats
+from pyserver.ipc.segment import HEADER, TOTALS, Segment, SegmentError
+
+_NS: Final = 1_000_000_000
+
+# The version of the JSON document: it grows by new keys, and changes its number if a key goes or changes its meaning.
+SCHEMA: Final = 1
+
+# master.supervisor.State, by number; the package of the master is not for readers.
+STATES: Final = ("empty", "starting", "ready", "draining", "aborted", "killed")
+
+
+class Worker(NamedTuple):
+    """One worker slot."""
+
+    slot: int
+    state: str
+    pid: int
+    generation: int
+    age_s: float
+    silent_s: float  # since its last sign of life
+    waiting: int  # connections in its channel
+    counters: dict[str, int]
+
+
+class Snapshot(NamedTuple):
+    """A whole server at one moment."""
+
+    name: str
+    alive: bool  # its master is there
+    stopping: bool
+    master_pid: int
+    since: int  # wall clock, seconds: the totals count from here
+    capacity: int
+    empty_slots: int  # room in the queue
+    filled_slots: int  # connections waiting
+    in_hand: int  # connections between accept and channel
+    restarts: int
+    accept_pauses: int
+    saturations: int
+    totals: dict[str, int]
+    workers: list[Worker]
+
+
+def snapshot(segment: Segment, *, alive: bool = True) -> Snapshot:
+    """Read everything; the totals are of one moment, the rest is as near as single reads come."""
+    words, now_ns = segment.words, time.monotonic_ns()
+    totals, rows = _counters(segment)
+
+    def header(name: str) -> int:
+        return words[HEADER[name]]
+
+    workers = []
+    for slot in range(segment.slots):
+        at = {name: words[segment.row(slot, name)] for name in segments.ROW}
+        running = at["state"] != 0
+        workers.append(
+            Worker(
+                slot=slot,
+                state=STATES[at["state"]] if at["state"] < len(STATES) else str(at["state"]),
+                pid=at["pid"] if running else 0,
+                generation=at["generation"],
+                age_s=max(0, now_ns - at["since_ns"]) / _NS if running else 0.0,
+                silent_s=max(0, now_ns - (at["beat_ns"] or at["since_ns"])) / _NS if running else 0.0,
+                waiting=max(0, at["sent"] - at["received"]),
+                counters=rows[slot],
+            )
+        )
+    filled = sum(worker.waiting for worker in workers)
+    return Snapshot(
+        name=segment.name,
+        alive=alive,
+        stopping=header("master_state") != 0,
+        master_pid=header("master_pid"),
+        since=header("since"),
+        capacity=header("capacity"),
+        empty_slots=max(0, header("capacity") - filled - header("in_hand")),
+        filled_slots=filled,
+        in_hand=header("in_hand"),
+        restarts=header("restarts"),
+        accept_pauses=header("accept_pauses"),
+        saturations=header("saturations"),
+        totals=totals,
+        workers=workers,
+    )
+
+
+def _counters(segment: Segment) -> tuple[dict[str, int], list[dict[str, int]]]:
+    """Return totals and rows from a moment when nothing was being folded, if there is one within 50 ms."""
+    words = segment.words
+    rows_at = [segment.counters(slot) for slot in range(segment.slots)]
+    end = time.monotonic() + 0.05
+    while True:
+        before = words[HEADER["fold"]]
+        found = stats.read(words, TOTALS, rows_at)
+        if (before % 2 == 0 and words[HEADER["fold"]] == before) or time.monotonic() > end:
+            return found
+
+
+# -- the command --------------------------------------------------------------------------------
+
+
+def main(name: str | None, as_json: bool) -> int:  # noqa: FBT001
+    """Print the server's state; return the exit status."""
+    try:
+        chosen, alive = _choose(name)
+        segment = Segment.attach(chosen)
+    except SegmentError as error:
+        print(f"pyserver: {error}", file=sys.stderr)
+        return 1
+    seen = snapshot(segment, alive=alive)
+    segment.close()
+    print(as_document(seen) if as_json else as_text(seen))
+    return 0
+
+
+def _choose(name: str | None) -> tuple[str, bool]:
+    """Return the segment to look at, and whether its server lives."""
+    there = dict(segments.found())
+    if name is not None:
+        wanted = "/" + name.lstrip("/")
+        if wanted not in there:
+            known = ", ".join(each.lstrip("/") for each in there) or "none"
+            raise SegmentError(f"no segment {name!r} that we may read; there are: {known}")
+        return wanted, there[wanted]
+    living = [each for each, alive in there.items() if alive]
+    if not living:
+        raise SegmentError("no running pyserver whose segment we may read (root and the group pyserver may)")
+    if len(living) > 1:
+        known = ", ".join(each.lstrip("/") for each in living)
+        raise SegmentError(f"several servers are running, choose one with --name: {known}")
+    return living[0], True
+
+
+def as_document(seen: Snapshot) -> str:
+    """Return the snapshot as JSON."""
+    document = {"schema": SCHEMA, **seen._asdict(), "workers": [worker._asdict() for worker in seen.workers]}
+    return json.dumps(document, indent=2)
+
+
+def as_text(seen: Snapshot) -> str:
+    """Return the snapshot for a person, within 80 columns."""
+    totals = seen.totals
+    state = "stopping" if seen.stopping else "serving"
+    ready = sum(worker.state == "ready" for worker in seen.workers)
+    wait_ms = totals["queue_wait"] / max(1, totals["connections"]) / 1e6
+    answers = ", ".join(f"{digit}xx {totals[f'responses_{digit}xx']}" for digit in "2345")
+    lines = [
+        f"pyserver {state if seen.alive else 'is gone'}, master {seen.master_pid}, {ready}/{len(seen.workers)} workers"
+        f" ready, {seen.restarts} restarted",
+        f"queue       {seen.filled_slots} waiting, {seen.empty_slots} of {seen.capacity} free; mean wait {wait_ms:.2f} ms"
+        + (f"; full {seen.saturations} times" if seen.saturations else ""),
+        f"connections {totals['connections_open']} open, {totals['connections']} since {_when(seen.since)}",
+        f"requests    {totals['requests']}: {answers}",
+        f"traffic     {_bytes(totals['bytes_sent'])} sent, {_bytes(totals['bytes_received'])} received",
+    ]
+    trouble = {
+        "ended by a deadline": totals["deadlines"],
+        "lost": totals["connections_lost"],
+        "errors of ours": totals["failures"],
+        "log lines dropped": totals["log_lines_dropped"],
+        "pauses without descriptors": seen.accept_pauses,
+    }
+    if any(trouble.values()):
+        lines.append("trouble     " + ", ".join(f"{count} {what}" for what, count in trouble.items() if count))
+    lines.append(
+        f"{'worker':>6} {'state':8} {'pid':>8} {'gen':>4} {'age':>8} {'silent':>7} {'queue':>6} {'open':>6} {'requests':>12}"
+    )
+    lines.extend(
+        f"{worker.slot:>6} {worker.state:8} {worker.pid:>8} {worker.generation:>4} {_age(worker.age_s):>8}"
+        f" {worker.silent_s:>6.1f}s {worker.waiting:>6} {worker.counters['connections_open']:>6}"
+        f" {worker.counters['requests']:>12}"
+        for worker in seen.workers
+    )
+    return "\n".join(lines)
+
+
+def _when(second: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+
+
+def _age(seconds: float) -> str:
+    for limit, divisor, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / divisor:.0f} {unit}"
+    return f"{seconds / 86400:.0f} d"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"

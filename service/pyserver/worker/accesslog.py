@@ -1,0 +1,159 @@
+r"""The access log: one line a request in the combined format, written in batches.
+
+Owns:    the log's descriptor and the lines that wait for it.
+Never:   blocks the leader: a batch is written by a job. What the disk does not take is dropped and counted.
+Fails:   OSError when the file cannot be opened at the start.
+Used by: worker.connection (record), worker.pool (flush), worker.main (open).
+
+The format is the "combined" of Apache and nginx. Bytes that could end a line or a quoted part, or drive a terminal,
+are written as \xHH, as Apache does (T-42).
+"""
+
+import logging
+import os
+import re
+import time
+from typing import Final
+
+from pyserver.clock import Clock
+from pyserver.http.headers import field
+from pyserver.limits import LOG_BATCH_BYTES, LOG_BATCH_S, LOG_WAITING_MAX_BYTES
+
+log = logging.getLogger("pyserver")
+
+_UNSAFE: Final = re.compile(rb"[^\x20\x21\x23-\x5b\x5d-\x7e]")
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def escape(value: bytes) -> bytes:
+    r"""Return the value with everything but harmless printable ASCII as \xHH."""
+    return _UNSAFE.sub(lambda found: b"\\x%02X" % found[0][0], value)
+
+
+def stamp(second: int) -> bytes:
+    """Return the time as the combined format has it, in local time; month names are never a locale's."""
+    at = time.localtime(second)
+    zone = at.tm_gmtoff // 60
+    sign = "-" if zone < 0 else "+"
+    hours, minutes = divmod(abs(zone), 60)
+    return (
+        f"[{at.tm_mday:02}/{_MONTHS[at.tm_mon - 1]}/{at.tm_year}:{at.tm_hour:02}:{at.tm_min:02}:{at.tm_sec:02} "
+        f"{sign}{hours:02}{minutes:02}]"
+    ).encode()
+
+
+class Batch:
+    """Lines on their way to the file; written by any thread."""
+
+    __slots__ = ("_fd", "_lines", "lost", "why")
+
+    def __init__(self, fd: int, lines: list[bytes]) -> None:
+        self._fd = fd
+        self._lines = lines
+        self.lost = 0
+        self.why = ""
+
+    def write(self) -> None:
+        """Write all of it: one call, on a file opened for appending, stays in one piece among other workers'."""
+        data = memoryview(b"".join(self._lines))
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+        except OSError as error:
+            self.lost = bytes(data).count(b"\n")
+            self.why = error.strerror or str(error)
+
+
+class AccessLog:
+    """The log of one worker; every worker appends to the same file."""
+
+    def __init__(self, path: str, clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+        self._lines: list[bytes] = []
+        self._bytes = 0
+        self._since = 0.0  # when the oldest waiting line came
+        self._second = 0
+        self._stamp = b""
+        self._under_way = False
+        self._ailing = False
+        self.dropped = 0
+        self._fd = self._open()
+
+    # -- called by the leader ------------------------------------------------------------------
+
+    def record(self, peer: bytes, head: bytes, status: int, content_bytes: int) -> None:
+        """Add a line. `head` is the raw request head, or what came of one that was refused."""
+        if self._bytes > LOG_WAITING_MAX_BYTES:
+            self.dropped += 1
+            return
+        second = self._clock.second
+        if second != self._second:
+            self._second = second
+            self._stamp = stamp(second)
+        line = b'%b - - %b "%b" %d %d "%b" "%b"\n' % (
+            peer,
+            self._stamp,
+            escape(head.partition(b"\r\n")[0]) or b"-",
+            status,
+            content_bytes,
+            escape(field(head, b"referer") or b"-"),
+            escape(field(head, b"user-agent") or b"-"),
+        )
+        if not self._lines:
+            self._since = self._clock.now
+        self._lines.append(line)
+        self._bytes += len(line)
+
+    def take(self) -> Batch | None:
+        """Return what should be written now, if anything; at most one batch is under way."""
+        if not self._lines or self._under_way:
+            return None
+        if self._bytes < LOG_BATCH_BYTES and self._clock.now - self._since < LOG_BATCH_S:
+            return None
+        return self._batch()
+
+    def written(self, batch: Batch) -> None:
+        """Take note of how a batch fared."""
+        self._under_way = False
+        self.dropped += batch.lost
+        if batch.lost and not self._ailing:
+            log.error("cannot write %s: %s, dropping its lines until it can be written", self._path, batch.why)
+        elif self._ailing and not batch.lost:
+            log.warning("%s can be written again, %d lines were dropped so far", self._path, self.dropped)
+        self._ailing = batch.lost > 0
+
+    def reopen(self) -> None:
+        """Open the file by its name again, after it was moved away (logrotate); keep the old one if that fails."""
+        try:
+            fresh = self._open()
+        except OSError as error:
+            log.error("cannot open %s again: %s, writing on to the old file", self._path, error.strerror)  # noqa: TRY400
+            return
+        if self._lines:
+            batch = self._batch()
+            batch.write()
+            self.written(batch)
+        # A batch under way has the old number: the file behind it changes, the number does not.
+        if fresh != self._fd:
+            os.dup2(fresh, self._fd, inheritable=False)
+            os.close(fresh)
+
+    def close(self) -> None:
+        """Write what waits, and close."""
+        if self._lines:
+            batch = self._batch()
+            batch.write()
+            self.written(batch)
+        if self._fd > 2:
+            os.close(self._fd)
+
+    def _batch(self) -> Batch:
+        lines, self._lines, self._bytes = self._lines, [], 0
+        self._under_way = True
+        return Batch(self._fd, lines)
+
+    def _open(self) -> int:
+        if self._path == "-":
+            return 1
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o640)

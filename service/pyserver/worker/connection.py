@@ -1,0 +1,521 @@
+"""The connections of one worker, each from its first byte to its close.
+
+Owns:    every client's socket, its phase, its deadline; the epoll registrations of clients.
+Never:   blocks, or keeps a thread for a slow client: whatever has to wait waits in epoll with a deadline; what has to
+         wait for the disk becomes a Job for a follower.
+Fails:   never for what a client or the disk does. An exception is a bug; worker.pool logs it and closes the client.
+Used by: worker.pool. All of it runs in the leader, one thread at a time.
+
+`serve` is the spine: read requests, answer each, wait for more. The rest are the ways a step can end.
+"""
+
+import logging
+import select
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from pyserver.clock import Clock
+from pyserver.config import Limits
+from pyserver.handlers.static import Pending, StaticSite
+from pyserver.http import lifecycle
+from pyserver.http.dates import imf_fixdate
+from pyserver.http.errors import ProtocolError
+from pyserver.http.reader import RequestReader
+from pyserver.http.request import Request
+from pyserver.http.response import Response, error_response
+from pyserver.ipc.assignment import Origin
+from pyserver.ipc.stats import Tally
+from pyserver.limits import (
+    BATCH_MAX,
+    DRAIN_GRACE_S,
+    LINGER_MAX_BYTES,
+    LINGER_S,
+    PARKING_TICKS_PER_S,
+    RECV_BYTES,
+    STALL_BYTES,
+    TARGET_MAX_BYTES,
+)
+from pyserver.worker.accesslog import AccessLog
+from pyserver.worker.parking import Parking
+from pyserver.worker.transport import SEND, SEND_MORE, Outcome, Outgoing
+
+log = logging.getLogger("pyserver")
+
+_DONTWAIT: Final = socket.MSG_DONTWAIT
+_IN: Final = select.EPOLLIN
+_OUT: Final = select.EPOLLOUT
+
+# RFC 9110 15.2.1
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+# Methods whose answer does not depend on whether we would take content: it is read and thrown away first.
+_PATIENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS"))
+
+
+class Phase(IntEnum):
+    """What a connection is waiting for."""
+
+    READING = 0  # the next request, or the rest of it
+    SENDING = 1  # room in the socket for the rest of an answer
+    WORKING = 2  # a job of a follower; it is not in epoll meanwhile
+    LINGERING = 3  # the client's end, after an answer that closes
+    CLOSED = 4
+
+
+# The two that are compared for each event, as plain names.
+_SENDING: Final = Phase.SENDING
+_LINGERING: Final = Phase.LINGERING
+
+
+class Job(NamedTuple):
+    """Work that may block: `run` in any thread, then `then` in the leader."""
+
+    run: Callable[[], None]
+    then: Callable[[], None]
+
+
+class Connection:
+    """One client."""
+
+    __slots__ = (
+        "answered",
+        "awaits_head",
+        "bucket",
+        "deadline",
+        "fd",
+        "lingered",
+        "mark",
+        "outgoing",
+        "peer",
+        "phase",
+        "reader",
+        "request",
+        "socket",
+        "watched",
+    )
+
+    def __init__(self, client: socket.socket, fd: int, deadline: float) -> None:
+        self.socket = client
+        self.fd = fd
+        self.reader = RequestReader()
+        self.phase = Phase.READING
+        self.watched = 0  # what epoll watches it for; 0: not registered
+        self.deadline = deadline
+        self.bucket = 0
+        self.awaits_head = True  # the deadline is that of a head, which does not move
+        self.answered = 0  # requests
+        self.request: Request | None = None  # whose content is being discarded, or whose answer is under way
+        self.outgoing: Outgoing | None = None  # an answer that did not go out at once
+        self.mark = 0  # outgoing.sent when the stall deadline was set
+        self.lingered = 0  # bytes thrown away while lingering
+        self.peer = b""  # address, when somebody asked
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of a request is here and nothing of an answer is left."""
+        return self.phase is Phase.READING and self.request is None and not self.reader.started
+
+
+class Connections:
+    """All clients of a worker, and what happens to them."""
+
+    def __init__(
+        self,
+        site: StaticSite,
+        origins: Sequence[Origin],
+        limits: Limits,
+        clock: Clock,
+        tally: Tally,
+        access: AccessLog | None,
+        poll: select.epoll,
+        capacity: int,
+    ) -> None:
+        self.table: dict[int, Connection] = {}  # by descriptor
+        self.jobs: deque[Job] = deque()  # for worker.pool
+        self.draining = False
+        self._site = site
+        self._origins = origins
+        self._limits = limits
+        self._clock = clock
+        self._tally = tally
+        self._access = access
+        self._poll = poll
+        self._capacity = capacity
+        self._parking: Parking[Connection] = Parking(clock.now)
+
+    # -- events, called by worker.pool ---------------------------------------------------------
+
+    def adopt(self, fd: int, origin: int) -> None:
+        """Take over a client that the master passed on, and read from it at once."""
+        client = socket.socket(self._origins[origin].family, socket.SOCK_STREAM, 0, fd)
+        connection = Connection(client, fd, self._clock.now + self._limits.head_deadline)
+        self.table[fd] = connection
+        self._tally.connections += 1
+        self.readable(connection)
+
+    def ready(self, connection: Connection) -> None:
+        """Go on with a connection that epoll reports."""
+        if connection.phase is _SENDING:
+            self._send_on(connection)
+        elif connection.phase is _LINGERING:
+            self._linger_on(connection)
+        else:
+            self.readable(connection)
+
+    def readable(self, connection: Connection) -> None:
+        """Receive once, and serve what came."""
+        try:
+            data = connection.socket.recv(RECV_BYTES, _DONTWAIT)
+        except BlockingIOError:
+            self._wait(connection)
+            return
+        except OSError:
+            self.close(connection)
+            return
+        if not data:
+            self.close(connection)
+            return
+        self._tally.bytes_received += len(data)
+        connection.reader.feed(data)
+        self.serve(connection)
+
+    def expire(self, now: float) -> None:
+        """End every connection whose deadline has passed."""
+        for connection in self._parking.due(now):
+            phase = connection.phase
+            if phase is Phase.WORKING:  # a follower has it; its disk is slow, the client is not
+                connection.deadline = now + self._limits.send_stall
+                self._parking.put(connection)
+                continue
+            self._tally.deadlines += phase is not _LINGERING
+            if phase is Phase.READING and (connection.reader.started or connection.request is not None):
+                # RFC 9110 15.5.9: it began a request and did not finish it in time.
+                self._refuse(connection, 408)
+            else:
+                self.close(connection)
+
+    def drain(self) -> None:
+        """Finish what is under way, and take nothing new."""
+        self.draining = True
+        grace = self._clock.now + DRAIN_GRACE_S
+        for connection in [each for each in self.table.values() if each.idle]:
+            # Its next request may have arrived this moment: look, and answer it with `Connection: close`.
+            self.readable(connection)
+        for connection in [each for each in self.table.values() if each.idle]:
+            connection.deadline = min(connection.deadline, grace)
+            self._parking.put(connection)
+
+    # -- the spine -------------------------------------------------------------------------------
+
+    def serve(self, connection: Connection) -> None:
+        """Answer every request that is here, then wait for more."""
+        reader = connection.reader
+        try:
+            while True:
+                request = connection.request
+                if request is None:
+                    request = reader.next()
+                    if request is None:
+                        break
+                    if request.has_body:
+                        connection.request = request
+                        connection.awaits_head = False
+                        if not self._wants_content(connection, request):
+                            return
+                if connection.request is not None:
+                    if not reader.discard_body():
+                        self._wait(connection)
+                        return
+                    connection.request = None
+                if not self._respond(connection, request):
+                    return
+        except ProtocolError as error:
+            self._refuse(connection, error.status)
+            return
+        self._wait(connection)
+
+    def _respond(self, connection: Connection, request: Request) -> bool:
+        """Answer one request; True when the answer is out and the connection goes on."""
+        answer = self._site.respond(request, lifecycle.persistence(request, self.draining))
+        if isinstance(answer, Pending):
+            self._hand_over(connection, request, answer)
+            return False
+        return self._send(connection, request, answer)
+
+    def _send(self, connection: Connection, request: Request, response: Response) -> bool:
+        """Send an answer; True when all of it is out and the connection goes on."""
+        tally, wire = self._tally, response.wire
+        tally.requests += 1
+        tally.classes[response.status // 100] += 1
+        try:
+            sent = connection.socket.send(wire, SEND if response.source is None else SEND_MORE)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._record(connection, request.head, response.status, 0)
+            self.close(connection)
+            return False
+        if sent == len(wire) and response.source is None:
+            tally.bytes_sent += sent
+            return self._sent(connection, request, response)
+        connection.request = request
+        connection.outgoing = Outgoing(response, sent)
+        connection.mark = 0
+        connection.phase = Phase.SENDING
+        connection.deadline = self._clock.now + self._limits.send_stall
+        connection.socket.setblocking(False)  # sendfile(2) has no flag for it
+        return self._send_on(connection, resume=False)
+
+    def _sent(self, connection: Connection, request: Request, response: Response) -> bool:
+        """Note an answer that is out; True when the connection goes on."""
+        connection.answered += 1
+        if self._access is not None:
+            self._record(connection, request.head, response.status, response.content_bytes)
+        if response.close:
+            self._end(connection)
+            return False
+        return True
+
+    # -- ways a step can end -------------------------------------------------------------------------
+
+    def _wait(self, connection: Connection) -> None:
+        """Wait in epoll for the next bytes, with the deadline that fits."""
+        limits, now = self._limits, self._clock.now
+        if connection.request is not None:
+            if connection.mark == 0:  # content: one budget for all of it, from its first wait on
+                connection.mark = 1
+                connection.deadline = now + limits.body_deadline
+        elif connection.reader.started:
+            if not connection.awaits_head:  # a head has begun: one budget for all of it
+                connection.awaits_head = True
+                connection.deadline = now + limits.head_deadline
+        elif connection.answered:
+            if self.draining:
+                self.close(connection)
+                return
+            connection.awaits_head = False
+            connection.mark = 0
+            connection.deadline = now + limits.keep_alive
+        self._watch(connection, _IN)
+
+    def _wants_content(self, connection: Connection, request: Request) -> bool:
+        """See to a request that has content; False when it was answered before that is here."""
+        connection.mark = 0
+        if request.method not in _PATIENT and (request.expects_continue or self._is_large(request)):
+            # RFC 9110 10.1.1: the final answer at once. Whether the content still comes is the client's choice, so
+            # the next request could not be found: the connection ends.
+            answer = self._site.respond(request, False)
+            if isinstance(answer, Pending):
+                raise RuntimeError(f"{request.method!r} must not need the disk")
+            self._send(connection, request, answer)
+            return False
+        if request.expects_continue:
+            try:
+                connection.socket.send(_CONTINUE, SEND)
+            except OSError:
+                self.close(connection)
+                return False
+            self._tally.classes[1] += 1
+        return True
+
+    @staticmethod
+    def _is_large(request: Request) -> bool:
+        return request.chunked or request.length > RECV_BYTES
+
+    def _hand_over(self, connection: Connection, request: Request, pending: Pending) -> None:
+        """Let a follower do what may block; the connection is nobody's but its own meanwhile."""
+        connection.phase = Phase.WORKING
+        connection.request = request
+        self._unwatch(connection)
+        self._park(connection, self._limits.send_stall)
+
+        def then() -> None:
+            if self._was_closed(connection):
+                return
+            connection.phase = Phase.READING
+            connection.request = None
+            if self._send(connection, request, pending.finish()):
+                self.serve(connection)
+
+        self.jobs.append(Job(pending.run, then))
+
+    def _send_on(self, connection: Connection, *, resume: bool = True) -> bool:
+        """Go on sending; True when all is out and the connection goes on (then, to `resume`, it is served on)."""
+        outgoing = connection.outgoing
+        assert outgoing is not None
+        before = outgoing.sent
+        outcome = outgoing.advance(connection.socket)
+        self._tally.bytes_sent += outgoing.sent - before
+        return self._sent_on(connection, outgoing, outcome, resume=resume)
+
+    def _sent_on(self, connection: Connection, outgoing: Outgoing, outcome: Outcome, *, resume: bool) -> bool:
+        request, response = connection.request, outgoing.response
+        assert request is not None
+        if outcome is Outcome.DONE:
+            connection.outgoing = connection.request = None
+            connection.phase = Phase.READING
+            goes_on = self._sent(connection, request, response)
+            if goes_on and resume:
+                self.serve(connection)
+            return goes_on
+        if outcome in (Outcome.SOCKET, Outcome.TURN):
+            if outgoing.sent - connection.mark >= STALL_BYTES:
+                connection.mark = outgoing.sent
+                connection.deadline = self._clock.now + self._limits.send_stall
+            self._watch(connection, _OUT)
+        elif outcome is Outcome.DISK:
+            self._hand_over_sending(connection, outgoing)
+        else:
+            if outcome is Outcome.SHRANK:
+                log.warning(
+                    "%s became shorter while it was sent, closing after %d of %d bytes",
+                    request.target.decode("latin-1"), outgoing.content_sent, response.content_bytes,
+                )  # fmt: skip
+            self.close(connection)
+        return False
+
+    def _hand_over_sending(self, connection: Connection, outgoing: Outgoing) -> None:
+        """Let a follower send one part of a file that has to be read from the disk first."""
+        connection.phase = Phase.WORKING
+        self._unwatch(connection)
+        self._park(connection, self._limits.send_stall)
+        outcome = Outcome.GONE
+        before = outgoing.sent
+
+        def run() -> None:
+            nonlocal outcome
+            outcome = outgoing.advance(connection.socket, may_block=True)
+
+        def then() -> None:
+            self._tally.bytes_sent += outgoing.sent - before
+            if not self._was_closed(connection):
+                connection.phase = Phase.SENDING
+                self._sent_on(connection, outgoing, outcome, resume=True)
+
+        self.jobs.append(Job(run, then))
+
+    def _refuse(self, connection: Connection, status: int) -> None:
+        """Answer what is no request, and end the connection: where the next one begins is not known."""
+        response = error_response(status, date=imf_fixdate(self._clock.second), connection=lifecycle.CLOSE)
+        self._tally.requests += 1
+        self._tally.classes[status // 100] += 1
+        head = connection.request.head if connection.request is not None else connection.reader.pending
+        self._record(connection, head[:TARGET_MAX_BYTES], status, response.content_bytes)
+        try:
+            self._tally.bytes_sent += connection.socket.send(response.wire, SEND)
+        except OSError:
+            self.close(connection)
+            return
+        self._linger(connection)
+
+    def _end(self, connection: Connection) -> None:
+        """Close after an answer that says so; linger where bytes of the client may still be coming."""
+        if connection.request is not None or connection.reader.started:
+            self._linger(connection)
+        else:
+            self.close(connection)
+
+    def _linger(self, connection: Connection) -> None:
+        """Close our direction, and read on for a while: a close now could reset the answer away (RFC 9112 9.6)."""
+        try:
+            connection.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.close(connection)
+            return
+        connection.phase = Phase.LINGERING
+        connection.deadline = self._clock.now + LINGER_S
+        self._watch(connection, _IN)
+
+    def _linger_on(self, connection: Connection) -> None:
+        try:
+            count = len(connection.socket.recv(RECV_BYTES, _DONTWAIT))
+        except BlockingIOError:
+            return
+        except OSError:
+            count = 0
+        connection.lingered += count
+        if count == 0 or connection.lingered > LINGER_MAX_BYTES:
+            self.close(connection)
+
+    def close(self, connection: Connection) -> None:
+        """Close at once."""
+        if connection.phase is Phase.CLOSED:
+            return
+        outgoing, request = connection.outgoing, connection.request
+        if outgoing is not None and request is not None:  # an answer that is cut short
+            self._record(connection, request.head, outgoing.response.status, outgoing.content_sent)
+        at_work = connection.phase is Phase.WORKING
+        connection.phase = Phase.CLOSED
+        if connection.bucket:
+            self._parking.remove(connection)
+        del self.table[connection.fd]
+        if not at_work:  # a follower may be sending on it; see _was_closed
+            connection.socket.close()  # and with it, out of epoll
+
+    def _was_closed(self, connection: Connection) -> bool:
+        """After a job: whether the connection was closed meanwhile, whose descriptor had to stay open for it."""
+        if connection.phase is Phase.CLOSED:
+            connection.socket.close()
+            return True
+        return False
+
+    # -- room ----------------------------------------------------------------------------------------
+
+    @property
+    def full(self) -> bool:
+        """Whether a further batch might not fit into our limit of open files."""
+        return len(self.table) + BATCH_MAX > self._capacity
+
+    def make_room(self) -> None:
+        """Close the idle connections that would be closed first anyway, for one batch of new ones."""
+        found = 0
+        for connection in self._parking.earliest():
+            if found == BATCH_MAX:
+                return
+            if connection.idle and connection.answered:
+                self.close(connection)
+                found += 1
+
+    # -- small steps ---------------------------------------------------------------------------------
+
+    def _watch(self, connection: Connection, events: int) -> None:
+        if connection.watched != events:
+            if connection.watched:
+                self._poll.modify(connection.fd, events)
+            else:
+                self._poll.register(connection.fd, events)
+            connection.watched = events
+        # A deadline that moved later needs nothing: its bucket comes first, and looks again (worker.parking).
+        if not connection.bucket or connection.deadline * PARKING_TICKS_PER_S < connection.bucket - 1:
+            self._parking.put(connection)
+
+    def _unwatch(self, connection: Connection) -> None:
+        if connection.watched:
+            self._poll.unregister(connection.fd)
+            connection.watched = 0
+
+    def _park(self, connection: Connection, seconds: float) -> None:
+        connection.deadline = self._clock.now + seconds
+        self._parking.put(connection)
+
+    def _record(self, connection: Connection, head: bytes, status: int, content_bytes: int) -> None:
+        if self._access is None:
+            return
+        if not connection.peer:
+            connection.peer = peer_name(connection.socket)
+        self._access.record(connection.peer, head, status, content_bytes)
+
+
+def peer_name(client: socket.socket) -> bytes:
+    """Return a client's address for a log: without port, IPv4 as such also on a dual-stack listener."""
+    try:
+        address = client.getpeername()
+    except OSError:
+        return b"-"
+    if client.family == socket.AF_UNIX:
+        return b"unix:"
+    host = str(address[0])
+    return host.removeprefix("::ffff:").encode() if "." in host else host.encode()

@@ -1,0 +1,74 @@
+"""A worker: takes what the master forked it with, becomes ready, serves, drains, exits.
+
+Owns:    the putting together of a worker's parts.
+Fails:   exit status 78 (EX_CONFIG) when the configuration turns out unusable here: root or access log.
+Used by: cli, which hands `run` to the master as the entry of forked children.
+"""
+
+import contextlib
+import faulthandler
+import gc
+import logging
+import resource
+import select
+
+import setproctitle
+
+from pyserver.clock import Clock
+from pyserver.config import Config
+from pyserver.files.resolve import Root, RootError
+from pyserver.handlers.cache import FileCache
+from pyserver.handlers.static import StaticSite
+from pyserver.ipc.assignment import Assignment
+from pyserver.ipc.stats import Tally
+from pyserver.limits import FILES_KEPT_OPEN_MAX, WORKER_RESERVED_DESCRIPTORS
+from pyserver.sd import journal
+from pyserver.worker.accesslog import AccessLog
+from pyserver.worker.connection import Connections
+from pyserver.worker.pool import Pool
+
+log = logging.getLogger("pyserver")
+
+_EX_CONFIG = 78
+
+
+def run(assignment: Assignment) -> int:
+    """Be the worker of a slot until it has drained; return its exit status."""
+    slot, config = assignment.slot, assignment.config
+    journal.configure(f"worker {slot}")
+    faulthandler.enable()
+    setproctitle.setproctitle(f"pyserver: worker {slot}")
+    clock, tally = Clock(), Tally()
+    try:
+        site = _site(config, clock)
+        access = None if config.log.access == "off" else AccessLog(config.log.access, clock)
+    except RootError as error:
+        log.error("%s", error)  # noqa: TRY400  for the administrator, not our stack
+        return _EX_CONFIG
+    except OSError as error:
+        log.error("cannot open the access log %s: %s", config.log.access, error.strerror)  # noqa: TRY400
+        return _EX_CONFIG
+    poll = select.epoll()
+    connections = Connections(site, assignment.origins, config.limits, clock, tally, access, poll, _capacity())
+    pool = Pool(assignment, connections, clock, tally, access, poll)
+    # What is here now stays: out of the collector's sight it is neither walked nor copied.
+    gc.collect()
+    gc.freeze()
+    pool.run()
+    if access is not None:
+        access.close()
+    return 0
+
+
+def _site(config: Config, clock: Clock) -> StaticSite:
+    only = config.sites[0]
+    cache = FileCache(config.limits.cache_bytes, config.limits.cache_entries)
+    return StaticSite(Root(only.root), only.index, clock, cache)
+
+
+def _capacity() -> int:
+    """Return how many connections fit into our limit of open files, with what else needs descriptors left free."""
+    soft = 1024
+    with contextlib.suppress(OSError, ValueError):
+        soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(32, soft - WORKER_RESERVED_DESCRIPTORS - FILES_KEPT_OPEN_MAX)

@@ -1,0 +1,259 @@
+"""The threads of one worker, leaders and followers: one at a time leads, and only the leader runs the server.
+
+Owns:    t_mutex, the shutdown flag, the poll set, the order of a round.
+Never:   lets two threads touch a connection; lets the leader block (but in epoll): what may block is a Job, for which
+         the leader hands leadership on and becomes a follower again when the job is done.
+Fails:   an exception of one event is logged with its traceback, its connection closed, and the thread goes on.
+Used by: worker.main.
+
+Schmidt et al., "Leader/Followers" (Pattern-Oriented Software Architecture 2): no thread hands work to another through a
+queue; the thread that finds the work does it. Here one more reason: threads that run Python in turns, and not against
+each other, do not wait for the interpreter lock.
+"""
+
+import logging
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+
+from pyserver.clock import Clock
+from pyserver.ipc.assignment import Assignment
+from pyserver.ipc.channel import Full, Garbled, Gone, Kind, Message
+from pyserver.ipc.stats import Tally
+from pyserver.limits import ROUND_S
+from pyserver.sd.journal import NOTICE
+from pyserver.worker.accesslog import AccessLog, Batch
+from pyserver.worker.connection import Connections, Job
+
+log = logging.getLogger("pyserver")
+
+
+class Pool:
+    """A worker's threads around its connections."""
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        connections: Connections,
+        clock: Clock,
+        tally: Tally,
+        access: AccessLog | None,
+        poll: select.epoll,
+    ) -> None:
+        self._slot = assignment.slot
+        self._generation = assignment.generation
+        self._end = assignment.end
+        self._queue = assignment.queue
+        self._words = assignment.segment.words
+        self._beat_at = assignment.segment.row(assignment.slot, "beat_ns")
+        self._counters_at = assignment.segment.counters(assignment.slot)
+        self._drain_s = assignment.config.server.drain
+        self._connections = connections
+        self._clock = clock
+        self._tally = tally
+        self._access = access
+        self._poll = poll
+        self._threads = assignment.config.server.threads
+
+        self.t_mutex = threading.Lock()  # held by the leader
+        self._shutdown = False  # read and written by the leader
+        self._busy = 0  # threads that run a job; counted by the leader
+        self._events: list[tuple[int, int]] = []  # of this round, not yet seen to, last first
+        self._done: deque[Job] = deque()  # jobs that were run; the one thing followers write
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._channel = self._end.fileno()
+        self._taking = True  # the channel is in the poll set
+        self._leave_by: float | None = None  # the master is gone: when we go too, at the latest
+        poll.register(self._wake, select.EPOLLIN)
+        poll.register(self._channel, select.EPOLLIN)
+
+    def run(self) -> None:
+        """Be the pool, this thread included, until the worker has drained."""
+        others = [threading.Thread(target=self.worker_thread, name=f"pool-{n}") for n in range(1, self._threads)]
+        for thread in others:
+            thread.start()
+        self._publish()
+        self._report(Kind.READY)
+        self.worker_thread()
+        for thread in others:
+            thread.join()
+        self._publish()
+
+    def worker_thread(self) -> None:
+        """Follow, lead, do what may block, and follow again: the life of each thread."""
+        while True:
+            with self.t_mutex:
+                job = self._lead()
+            if job is None:
+                return
+            try:
+                job.run()
+            except Exception:
+                log.exception("a job failed")
+            self._done.append(job)
+            os.eventfd_write(self._wake, 1)
+
+    # -- the leader: t_mutex is held ---------------------------------------------------------------
+
+    def _lead(self) -> Job | None:
+        """Serve until there is a job for this thread; None when the worker is done."""
+        assert self.t_mutex.locked()
+        connections = self._connections
+        table, jobs = connections.table, connections.jobs
+        while not self._shutdown:
+            while self._done:
+                self._busy -= 1
+                self._shielded(self._done.popleft().then)
+            if jobs:
+                if self._threads == 1:
+                    self._run_inline(jobs.popleft())
+                    continue
+                # The last thread leads on: somebody must. The job waits until a follower is back.
+                if self._busy < self._threads - 1:
+                    self._busy += 1
+                    return jobs.popleft()
+            if not self._events:
+                self._end_round()
+                if self._shutdown:
+                    break
+                self._events = self._poll.poll(ROUND_S)
+                self._events.reverse()
+                self._clock.turn()
+            events = self._events
+            while events:
+                descriptor, _ = events.pop()
+                connection = table.get(descriptor)
+                try:
+                    if connection is not None:
+                        connections.ready(connection)
+                    elif descriptor == self._channel:
+                        self._receive()
+                    elif descriptor == self._wake:
+                        os.eventfd_read(self._wake)
+                except Exception as error:  # noqa: BLE001  _failed logs it
+                    self._failed(error)
+                    if connection is not None:
+                        connections.close(connection)
+                if jobs:
+                    break
+        return None
+
+    def _end_round(self) -> None:
+        """What is done between two polls: beat, numbers, deadlines, log, room."""
+        self._publish()
+        connections = self._connections
+        now = self._clock.now
+        self._shielded(partial(connections.expire, now))
+        if self._access is not None:
+            batch = self._access.take()
+            if batch is not None:
+                connections.jobs.append(Job(batch.write, partial(self._written, self._access, batch)))
+        if connections.full is self._taking:
+            self._take_or_not()
+        if connections.draining:
+            self._look_whether_drained(now)
+
+    def _publish(self) -> None:
+        tally = self._tally
+        tally.connections_open = len(self._connections.table)
+        tally.publish(self._words, self._counters_at)
+        self._words[self._beat_at] = time.monotonic_ns()
+
+    def _written(self, access: AccessLog, batch: Batch) -> None:
+        access.written(batch)
+        self._tally.log_lines_dropped = access.dropped
+
+    def _take_or_not(self) -> None:
+        """Near our limit of open files leave new connections in the channel, and idle ones make room."""
+        if self._taking and self._connections.full:
+            self._connections.make_room()
+            if self._connections.full:
+                self._poll.unregister(self._channel)
+                self._taking = False
+        elif not self._taking and not self._connections.full:
+            self._poll.register(self._channel, select.EPOLLIN)
+            self._taking = True
+
+    def _look_whether_drained(self, now: float) -> None:
+        if self._leave_by is not None and now >= self._leave_by:
+            log.warning("drain deadline passed, cutting %d connections", len(self._connections.table))
+            for connection in tuple(self._connections.table.values()):
+                self._connections.close(connection)
+        if not self._connections.table and not self._connections.jobs and not self._busy:
+            self._shutdown = True
+
+    # -- the channel -------------------------------------------------------------------------------
+
+    def _receive(self) -> None:
+        """Take one message from the master."""
+        try:
+            received = self._end.receive()
+        except Garbled as error:
+            log.error("the master sent %s, ignored", error)  # noqa: TRY400
+            return
+        except Gone:
+            self._master_gone()
+            return
+        if received is None:
+            return
+        message, descriptors = received
+        if message.kind is Kind.CONNECTIONS:
+            self._adopt(message, descriptors)
+        elif message.generation != self._generation:
+            log.debug("stale %s for generation %d, ignored", message.kind.name, message.generation)
+        elif message.kind is Kind.DRAIN:
+            self._connections.drain()
+        elif message.kind is Kind.REOPEN and self._access is not None:
+            self._access.reopen()
+
+    def _adopt(self, message: Message, descriptors: list[int]) -> None:
+        """Take connections: settle the queue's accounting first, then serve each."""
+        if self._queue.taken(self._slot, message.carried):
+            self._report(Kind.ROOM)
+        self._tally.queue_wait += (time.monotonic_ns() - message.stamp_ns) * message.carried
+        lost = message.carried - len(descriptors)
+        if lost:
+            self._tally.connections_lost += lost
+            log.error("%d connections lost: the limit of open files is reached (LimitNOFILE=)", lost)
+        for descriptor in descriptors:
+            try:
+                self._connections.adopt(descriptor, message.listener)
+            except Exception as error:  # noqa: BLE001  _failed logs it
+                self._failed(error)
+                connection = self._connections.table.get(descriptor)
+                if connection is not None:
+                    self._connections.close(connection)
+
+    def _master_gone(self) -> None:
+        log.log(NOTICE, "the master is gone, draining")
+        self._poll.unregister(self._channel)
+        self._taking = False
+        self._leave_by = self._clock.now + self._drain_s
+        self._connections.drain()
+
+    def _report(self, kind: Kind) -> None:
+        try:
+            self._end.send(Message(kind, self._generation))
+        except (Full, Gone):
+            log.debug("%s did not reach the master", kind.name)
+
+    # -- small steps ---------------------------------------------------------------------------------
+
+    def _run_inline(self, job: Job) -> None:
+        """With a single thread there is nobody to hand over to."""
+        self._shielded(job.run)
+        self._shielded(job.then)
+
+    def _shielded(self, step: Callable[[], object]) -> None:
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001  _failed logs it
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        self._tally.failures += 1
+        log.error("an error of ours, its connection is closed", exc_info=error)

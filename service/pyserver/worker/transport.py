@@ -1,0 +1,98 @@
+"""Send an answer to a socket as far as it goes, from memory and from a file, without ever blocking.
+
+Owns:    the state of an answer that could not be sent at once.
+Never:   waits: it says what it waits for.
+Used by: worker.connection.
+"""
+
+import os
+import socket
+from enum import Enum, auto
+from typing import Final, Protocol
+
+from pyserver.http.response import Response
+from pyserver.limits import SENDFILE_BYTES
+
+# Never wait, and report a closed peer as an error and not as SIGPIPE (send(2)).
+SEND: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+# The head of an answer whose content follows from a file: the kernel puts both into one segment.
+SEND_MORE: Final = SEND | socket.MSG_MORE
+
+
+class File(Protocol):
+    """A source that can tell whether reading it may wait for the disk."""
+
+    @property
+    def fd(self) -> int:
+        """The open descriptor."""
+
+    def in_memory(self, offset: int, count: int) -> bool:
+        """Tell whether this part is in memory."""
+
+
+class Outcome(Enum):
+    """How far an attempt came."""
+
+    DONE = auto()  # all of it is with the kernel
+    SOCKET = auto()  # the socket's buffer is full
+    TURN = auto()  # the socket would take more; others are to have their turn
+    DISK = auto()  # the file is not in memory: whoever goes on may block
+    SHRANK = auto()  # the file ends before the length that the head announced
+    GONE = auto()  # the client is
+
+
+class Outgoing:
+    """What is left of an answer."""
+
+    __slots__ = ("_left", "_offset", "_response", "_source", "_wire", "sent")
+
+    def __init__(self, response: Response, sent: int) -> None:
+        self._response = response
+        self._wire = memoryview(response.wire)[sent:]
+        self._source = response.source
+        self._offset = response.offset
+        self._left = response.count
+        self.sent = sent  # bytes so far, head included
+
+    @property
+    def response(self) -> Response:
+        """The answer this is of."""
+        return self._response
+
+    @property
+    def content_sent(self) -> int:
+        """Bytes of content so far."""
+        head = len(self._response.wire) + self._response.count - self._response.content_bytes
+        return max(0, self.sent - head)
+
+    def advance(self, connection: socket.socket, *, may_block: bool = False) -> Outcome:
+        """Send on. The socket is in non-blocking mode; only reading the file may block, and only if it may."""
+        try:
+            while self._wire:
+                count = connection.send(self._wire, SEND_MORE if self._left else SEND)
+                self.sent += count
+                self._wire = self._wire[count:]
+            if not self._left:
+                return Outcome.DONE
+            return self._from_file(connection.fileno(), may_block=may_block)
+        except BlockingIOError:
+            return Outcome.SOCKET
+        except OSError:
+            return Outcome.GONE
+
+    def _from_file(self, connection: int, *, may_block: bool) -> Outcome:
+        """Send one part of the file (sendfile(2)); a short count is the socket's, or the file's end."""
+        source = self._source
+        assert source is not None
+        count = min(self._left, SENDFILE_BYTES)
+        # A source that cannot be asked is in memory by nature.
+        in_memory = getattr(source, "in_memory", None)
+        if not may_block and in_memory is not None and not in_memory(self._offset, count):
+            return Outcome.DISK
+        sent = os.sendfile(connection, source.fd, self._offset, count)
+        if sent == 0:
+            return Outcome.SHRANK
+        self.sent += sent
+        self._offset += sent
+        self._left -= sent
+        return Outcome.TURN if self._left else Outcome.DONE
