@@ -99,7 +99,7 @@ HOST_NAME: Final = rb"(?:%b|\[[0-9A-Fa-f:.]{2,45}+\])" % REG_NAME
 HOST: Final = re.compile(rb"(%b)(?::([0-9]{0,5}+))?" % HOST_NAME)
 
 # RFC 9112 3.2.3   authority-form = uri-host ":" port, with a port that is there (RFC 9110 9.3.6)
-AUTHORITY_FORM: Final = re.compile(rb"[^/?@]++:[0-9]++")
+AUTHORITY_FORM: Final = re.compile(rb"[^/?@]+:[0-9]++")
 
 # RFC 9112 3.2.2   absolute-form = absolute-URI, of which we serve
 # RFC 9110 4.2.1   "http" "://" authority path-abempty [ "?" query ], and https alike; userinfo is refused (4.2.4)
@@ -129,4 +129,6 @@ CHUNK_LINE: Final = re.compile(
 )
 
 # RFC 9112 7.1.2   trailer-section = *( field-line CRLF )
-TRAILER_LINE: Final = re.compile(FIELD_LINE)
+# RFC 9110 6.5.1   a sender MUST NOT put framing or routing there. Who does wants someone to believe it: refused, though
+# we would not.
+TRAILER_LINE: Final = re.compile(rb"(?!(?i:Content-Length|Transfer-Encoding|Host):)" + FIELD_LINE)
