@@ -160,11 +160,11 @@ def as_text(seen: Snapshot) -> str:
     ready = sum(worker.state == "ready" for worker in seen.workers)
     wait_ms = totals["queue_wait"] / max(1, totals["connections"]) / 1e6
     answers = ", ".join(f"{digit}xx {totals[f'responses_{digit}xx']}" for digit in "2345")
+    workers = f"{ready}/{len(seen.workers)} workers ready, {seen.restarts} restarted"
+    queue = f"{seen.filled_slots} waiting, {seen.empty_slots} of {seen.capacity} free; mean wait {wait_ms:.2f} ms"
     lines = [
-        f"pyserver {state if seen.alive else 'is gone'}, master {seen.master_pid}, {ready}/{len(seen.workers)} workers"
-        f" ready, {seen.restarts} restarted",
-        f"queue       {seen.filled_slots} waiting, {seen.empty_slots} of {seen.capacity} free; mean wait {wait_ms:.2f} ms"
-        + (f"; full {seen.saturations} times" if seen.saturations else ""),
+        f"pyserver {state if seen.alive else 'is gone'}, master {seen.master_pid}, {workers}",
+        f"queue       {queue}" + (f"; full {seen.saturations} times" if seen.saturations else ""),
         f"connections {totals['connections_open']} open, {totals['connections']} since {_when(seen.since)}",
         f"requests    {totals['requests']}: {answers}",
         f"traffic     {_bytes(totals['bytes_sent'])} sent, {_bytes(totals['bytes_received'])} received",
@@ -178,9 +178,7 @@ def as_text(seen: Snapshot) -> str:
     }
     if any(trouble.values()):
         lines.append("trouble     " + ", ".join(f"{count} {what}" for what, count in trouble.items() if count))
-    lines.append(
-        f"{'worker':>6} {'state':8} {'pid':>8} {'gen':>4} {'age':>8} {'silent':>7} {'queue':>6} {'open':>6} {'requests':>12}"
-    )
+    lines.append("worker state         pid  gen      age  silent  queue   open     requests")
     lines.extend(
         f"{worker.slot:>6} {worker.state:8} {worker.pid:>8} {worker.generation:>4} {_age(worker.age_s):>8}"
         f" {worker.silent_s:>6.1f}s {worker.waiting:>6} {worker.counters['connections_open']:>6}"

@@ -117,8 +117,7 @@ class Pool:
                     self._busy += 1
                     return jobs.popleft()
             if not self._events:
-                self._end_round()
-                if self._shutdown:
+                if self._end_round():
                     break
                 self._events = self._poll.poll(ROUND_S)
                 self._events.reverse()
@@ -142,8 +141,8 @@ class Pool:
                     break
         return None
 
-    def _end_round(self) -> None:
-        """What is done between two polls: beat, numbers, deadlines, log, room."""
+    def _end_round(self) -> bool:
+        """What is done between two polls: beat, numbers, deadlines, log, room. True when the worker has drained."""
         self._publish()
         connections = self._connections
         now = self._clock.now
@@ -154,8 +153,9 @@ class Pool:
                 connections.jobs.append(Job(batch.write, partial(self._written, self._access, batch)))
         if connections.full is self._taking:
             self._take_or_not()
-        if connections.draining:
-            self._look_whether_drained(now)
+        if connections.draining and self._has_drained(now):
+            self._shutdown = True
+        return self._shutdown
 
     def _publish(self) -> None:
         tally = self._tally
@@ -178,13 +178,12 @@ class Pool:
             self._poll.register(self._channel, select.EPOLLIN)
             self._taking = True
 
-    def _look_whether_drained(self, now: float) -> None:
+    def _has_drained(self, now: float) -> bool:
         if self._leave_by is not None and now >= self._leave_by:
             log.warning("drain deadline passed, cutting %d connections", len(self._connections.table))
             for connection in tuple(self._connections.table.values()):
                 self._connections.close(connection)
-        if not self._connections.table and not self._connections.jobs and not self._busy:
-            self._shutdown = True
+        return not self._connections.table and not self._connections.jobs and not self._busy
 
     # -- the channel -------------------------------------------------------------------------------
 
