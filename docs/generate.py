@@ -12,6 +12,13 @@ from pyserver.config.kinds import COUNT_OR_AUTO, LOG_TARGET, SIZE
 
 PROJECT: Final = Path(__file__).resolve().parent.parent
 
+TABLES_AND_LISTS: Final = {**TABLES, **LISTS}
+
+
+def header_of(table: str) -> str:
+    """Return the line that begins a table."""
+    return f"[[{table}]]" if table in LISTS else f"[{table}]"
+
 
 def options_of(table: str) -> list[Option]:
     """Return the rows of one table."""
@@ -70,9 +77,8 @@ COLUMNS: Final = ("key", "default", "may be", "meaning")
 def options_page() -> str:
     """Return the text of docs/options.md."""
     parts = [INTRODUCTION]
-    for table, rows in (*TABLES.items(), *LISTS.items()):
-        header = f"[[{table}]]" if table in LISTS else f"[{table}]"
-        lines = [f"\n## `{header}`\n", f"{rows.__doc__}\n", _row(COLUMNS), _row(["---"] * len(COLUMNS))]
+    for table, rows in TABLES_AND_LISTS.items():
+        lines = [f"\n## `{header_of(table)}`\n", f"{rows.__doc__}\n", _row(COLUMNS), _row(["---"] * len(COLUMNS))]
         for option in options_of(table):
             default = "none, has to be given" if option.required else f"`{option.shown(option.default)}`"
             lines.append(_row((f"`{option.key}`", default, allowed(option), option.text)))
@@ -106,13 +112,13 @@ NOTES: Final = {LOG_TARGET: '"-" or "/var/log/pyserver/access.log"'}
 
 def sample() -> str:
     """Return the text of the packaged configuration file."""
-    return HEAD + "".join(_section(table, rows) for table, rows in (*reversed(LISTS.items()), *TABLES.items()))
+    return HEAD + "".join(_section(table) for table in ("site", "listen", *TABLES))
 
 
-def _section(table: str, rows: type) -> str:
-    header = f"[[{table}]]" if table in LISTS else f"[{table}]"
+def _section(table: str) -> str:
+    header = header_of(table)
     used = table in TABLES or any(option.name in SET for option in options_of(table))
-    lines = ["", f"# {rows.__doc__}", header if used else f"#{header}"]
+    lines = ["", f"# {TABLES_AND_LISTS[table].__doc__}", header if used else f"#{header}"]
     for option in options_of(table):
         value = SET.get(option.name, default_of(option))
         assignment = f"{option.key} = {value}" if option.name in SET else f"#{option.key} = {value}"

@@ -1,0 +1,36 @@
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from docs.generate import PROJECT, options_page, sample
+
+from pyserver.config import OPTIONS, Override, load
+
+HOW = "PYTHONPATH=service python3 docs/generate.py"
+
+
+def test_the_options_page_is_what_the_table_says() -> None:
+    assert (PROJECT / "docs/options.md").read_text() == options_page(), HOW
+
+
+def test_the_packaged_configuration_is_what_the_table_says() -> None:
+    assert (PROJECT / "systemd/pyserver.toml").read_text() == sample(), HOW
+
+
+def test_the_packaged_configuration_is_the_defaults_and_a_root() -> None:
+    assert tomllib.loads(sample()) == {"site": [{"root": "/var/www/pyserver"}], "server": {}, "limits": {}, "log": {}}
+
+
+@pytest.mark.parametrize("comments", ["kept", "removed"])
+def test_the_packaged_configuration_means_the_defaults(tmp_path: Path, comments: str) -> None:
+    text = sample() if comments == "kept" else re.sub(r"^#(?=\S)", "", sample(), flags=re.MULTILINE)
+    assert comments == "kept" or all(f"\n{option.key} = " in text for option in OPTIONS.values())
+    file = tmp_path / "etc/pyserver.toml"
+    file.parent.mkdir()
+    (tmp_path / "www").mkdir()
+    file.write_text(text)
+    root = [Override("--root", str(tmp_path / "www"))]
+    packaged, defaults = load(str(file), root), load(None, root)
+    assert (packaged.server, packaged.limits, packaged.log) == (defaults.server, defaults.limits, defaults.log)
+    assert (packaged.listen, packaged.sites, packaged.warnings) == (defaults.listen, defaults.sites, ())

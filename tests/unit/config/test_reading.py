@@ -1,0 +1,448 @@
+# ruff: noqa: E501  a row is one line
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pyserver.config import Address, Config, ConfigError, Limits, Log, Override, Server, Site, load
+from pyserver.limits import MIB
+
+SITE = '[[site]]\nroot = "."\n'  # lines 1 and 2 of most rows
+NOWHERE = "/nonexistent/pyserver.toml"
+
+
+def file_with(content: str | bytes, folder: Path, name: str = "pyserver.toml") -> str:
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(path)
+
+
+def loaded(content: str, folder: Path, *overrides: tuple[str, str]) -> Config:
+    return load(file_with(content, folder), [Override(*given) for given in overrides])
+
+
+# -- what comes out -------------------------------------------------------------------------------
+
+
+def test_without_a_file_all_are_defaults(tmp_path: Path) -> None:
+    config = load(None, [Override("--root", str(tmp_path))], default_file=NOWHERE)
+    assert config == Config(sites=(Site(str(tmp_path)),))
+    assert config.server == Server(
+        workers="auto",
+        threads=16,
+        queue=1024,
+        drain=25.0,
+        hung_after=5.0,
+        respawn_delay_max=5.0,
+        start_within=10.0,
+    )
+    assert config.limits == Limits(
+        head_deadline=10.0,
+        keep_alive=65.0,
+        send_stall=30.0,
+        body_deadline=30.0,
+        cache_bytes=32 * MIB,
+        cache_entries=4096,
+    )
+    assert config.log == Log(access="off")
+    assert [address.text for address in config.listen] == ["127.0.0.1:8080"]
+    assert config.sites[0].index == ("index.html",)
+
+
+def test_every_key_of_a_file_is_taken(tmp_path: Path) -> None:
+    config = loaded(
+        """
+        [server]
+        workers = 3
+        threads = 4
+        queue = 5
+        drain = 6
+        hung_after = 7.5
+        respawn_delay_max = 8
+        start_within = 9
+
+        [limits]
+        head_deadline = 1
+        keep_alive = 2
+        send_stall = 3
+        body_deadline = 4
+        cache_bytes = "5KiB"
+        cache_entries = 6
+
+        [log]
+        access = "access.log"
+
+        [[listen]]
+        address = "[::1]:0"
+        [[listen]]
+        address = "unix:/run/x.sock"
+
+        [[site]]
+        root = "."
+        index = ["a.html", "b.html"]
+        """,
+        tmp_path,
+    )
+    assert config.server == Server(
+        workers=3, threads=4, queue=5, drain=6.0, hung_after=7.5, respawn_delay_max=8.0, start_within=9.0
+    )
+    assert config.limits == Limits(
+        head_deadline=1.0, keep_alive=2.0, send_stall=3.0, body_deadline=4.0, cache_bytes=5 * 1024, cache_entries=6
+    )
+    assert config.log == Log(access=str(tmp_path / "access.log"))
+    assert config.listen == (Address.parse("[::1]:0"), Address.parse("unix:/run/x.sock"))
+    assert config.sites == (Site(str(tmp_path), ("a.html", "b.html")),)
+
+
+def test_durations_are_floats_even_if_written_whole(tmp_path: Path) -> None:
+    assert isinstance(loaded(f"{SITE}[server]\ndrain = 3", tmp_path).server.drain, float)
+
+
+def test_a_config_cannot_be_changed(tmp_path: Path) -> None:
+    config = loaded(SITE, tmp_path)
+    with pytest.raises(AttributeError):
+        config.server.threads = 3  # type: ignore[misc]
+
+
+# -- sources, from weak to strong -------------------------------------------------------------------
+
+
+def test_conf_d_merges_tables_by_name_of_file_and_replaces_lists(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    file_with('[server]\nthreads = 2\nqueue = 2\n[[listen]]\naddress = "127.0.0.1:2"', tmp_path, "conf.d/20.toml")
+    file_with(
+        f'[server]\nthreads = 1\n[[site]]\nroot = "{other}"\n[[listen]]\naddress = "127.0.0.1:1"',
+        tmp_path,
+        "conf.d/10.toml",
+    )
+    file_with("nonsense", tmp_path, "conf.d/note.txt")
+    file_with("nonsense", tmp_path, "conf.d/.hidden.toml")
+    config = loaded(
+        f'{SITE}index = ["x"]\n[server]\nthreads = 0x10\nworkers = 7\n[[listen]]\naddress = "127.0.0.1:0"', tmp_path
+    )
+    assert (config.server.workers, config.server.threads, config.server.queue) == (7, 2, 2)
+    assert [address.text for address in config.listen] == ["127.0.0.1:2"]
+    assert config.sites == (Site(str(other)),)
+    assert [Path(file).name for file in config.files] == ["pyserver.toml", "10.toml", "20.toml"]
+
+
+def test_an_error_in_conf_d_names_that_file(tmp_path: Path) -> None:
+    path = file_with("\n[server]\nthread = 2", tmp_path, "conf.d/10.toml")
+    with pytest.raises(ConfigError) as caught:
+        loaded(SITE, tmp_path)
+    assert str(caught.value) == f"{path}:3: unknown key 'thread' in [server]; did you mean 'threads'?"
+
+
+def test_set_is_stronger_than_files_and_weaker_than_the_other_options(tmp_path: Path) -> None:
+    config = loaded(
+        f"{SITE}[server]\nthreads = 1\nworkers = 1\nqueue = 1",
+        tmp_path,
+        ("--threads", "3"),
+        ("--set", "server.threads=2"),
+        ("--set", "server.workers=2"),
+        ("--set", "server.workers=4"),
+    )
+    assert (config.server.threads, config.server.workers, config.server.queue) == (3, 4, 1)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "expected"),
+    [
+        ("server.workers=auto", "auto"),
+        ('server.workers="auto"', "auto"),
+        (" server . workers = 3 ", 3),
+        ("limits.cache_bytes=1MiB", MIB),
+        ("limits.cache_bytes=1048576", MIB),
+        ("limits.keep_alive=0.5", 0.5),
+        ("log.access=off", "off"),
+        ("log.access=/dev/null", "/dev/null"),
+        ("log.access=/tmp/a=b", "/tmp/a=b"),
+        ("server={threads=2, queue=3}", Server(threads=2, queue=3)),
+    ],
+)
+def test_set_takes_toml_or_a_bare_string(tmp_path: Path, assignment: str, expected: object) -> None:
+    found: object = loaded(SITE, tmp_path, ("--set", assignment))
+    for name in assignment.partition("=")[0].split("."):
+        found = getattr(found, name.strip())
+    assert found == expected
+
+
+def test_set_takes_whole_lists(tmp_path: Path) -> None:
+    config = loaded(SITE, tmp_path, ("--set", 'listen=[{address="127.0.0.1:1"}, {address="127.0.0.1:2"}]'))
+    assert [address.port for address in config.listen] == [1, 2]
+
+
+def test_bind_replaces_all_listen_and_several_add_up(tmp_path: Path) -> None:
+    text = f'{SITE}[[listen]]\naddress = "127.0.0.1:1"'
+    config = loaded(text, tmp_path, ("--bind", "127.0.0.1:2"), ("--bind", "[::1]:3"))
+    assert [address.text for address in config.listen] == ["127.0.0.1:2", "[::1]:3"]
+
+
+def test_port_0_may_be_given_several_times(tmp_path: Path) -> None:
+    assert len(loaded(SITE, tmp_path, ("--bind", "127.0.0.1:0"), ("--bind", "127.0.0.1:0")).listen) == 2
+
+
+def test_root_replaces_the_site(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    config = loaded(f'{SITE}index = ["x"]', tmp_path, ("--root", str(tmp_path / "other")))
+    assert config.sites == (Site(str(tmp_path / "other")),)
+
+
+def test_an_access_log_named_like_a_number_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert loaded(SITE, tmp_path, ("--access-log", "1")).log.access == str(tmp_path / "1")
+
+
+def test_relative_paths_start_from_their_file_or_from_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("etc/www", "here/www"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    file_with('[[site]]\nroot = "www/../www/."', tmp_path, "etc/pyserver.toml")
+    assert load("../etc/pyserver.toml").sites[0].root == f"{tmp_path}/here/../etc/www/../www"
+    assert load("../etc/pyserver.toml", [Override("--root", "./www")]).sites[0].root == str(tmp_path / "here/www")
+
+
+def test_the_default_file_is_read_unless_a_root_is_given(tmp_path: Path) -> None:
+    path = file_with(f"{SITE}[server]\nthreads = 2", tmp_path)
+    assert load(default_file=path).server.threads == 2
+    assert load(default_file=path).files == (path,)
+    config = load(overrides=[Override("--root", str(tmp_path))], default_file=path)
+    assert (config.server.threads, config.files) == (16, ())
+
+
+def test_a_default_file_that_leads_nowhere_is_not_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "pyserver.toml"
+    path.symlink_to("gone")
+    with pytest.raises(ConfigError, match="does not exist"):
+        load(default_file=str(path))
+
+
+# -- what is refused, and the exact line --------------------------------------------------------------
+
+FILE_ROWS = {
+    # not TOML; the position is tomllib's
+    "no quotes": (f"{SITE}[log]\naccess = /var/log/x", ':4: not valid TOML: invalid value; write strings in quotes: key = "value"'),
+    "no equals": (f"{SITE}[server]\nthreads 16", ":4: not valid TOML: expected '=' after a key in a key/value pair; write key = value"),
+    "two on a line": (f"{SITE}[server]\nthreads = 16 queue = 3", ":4: not valid TOML: expected newline or end of document after a statement; write one key = value on a line, strings in quotes"),
+    "key twice": (f"{SITE}[server]\nthreads = 1\nthreads = 2", ":5: not valid TOML: cannot overwrite a value; write each key once"),
+    "table twice": (f"{SITE}[server]\n[log]\n[server]", ":5: not valid TOML: cannot declare ('server',) twice; write each [table] once"),
+    "site as table and list": (f'{SITE}[site]\nroot = "."', ":3: not valid TOML: cannot declare ('site',) twice; write each [table] once"),
+    "open string": (f'{SITE}[log]\naccess = "off', ":4: not valid TOML: unterminated string; close the quotes"),
+    "open string, then more": (f'{SITE}[log]\naccess = "off\n[server]', ":4: not valid TOML: illegal character '\\n'; close the quotes"),
+    "open array": (f'{SITE}index = ["a"', ":3: not valid TOML: unclosed array; close the brackets"),
+    "open header": (f"{SITE}[server\nthreads = 1", ":3: not valid TOML: expected ']' at the end of a table declaration; close the brackets"),
+    "nonsense": (f"{SITE}!", ":3: not valid TOML: invalid statement; write key = value lines below [table] lines"),
+    "endless number": (f"{SITE}[server]\nthreads = {'9' * 5000}", ": not valid TOML: a value is too large; write a smaller one"),
+    "endless nesting": (f"{SITE}index = {'[' * 5000}", ": not valid TOML: a value is too large; write a smaller one"),
+    # not even text
+    "latin-1": (b"# one\n# caf\xe9\n", ":2: byte 0xe9 is not UTF-8; save the file as UTF-8"),
+    "UTF-16": ("[server]".encode("utf-16"), ":1: byte 0xff is not UTF-8; save the file as UTF-8"),
+    "huge": (b"#" * 300_000, ": is larger than 256 KiB; name a TOML file with --config FILE"),
+    # unknown
+    "misspelt key": (f"{SITE}[server]\nworker = 2", ":4: unknown key 'worker' in [server]; did you mean 'workers'?"),
+    "misspelt key of a list": ('[[site]]\nroots = "."', ":2: unknown key 'roots' in [[site]]; did you mean 'root'?"),
+    "key of another table": (f"{SITE}[server]\nkeep_alive = 2", ":4: unknown key 'keep_alive' in [server]; did you mean 'limits.keep_alive'?"),
+    "key of nothing": (f"{SITE}[log]\nxyzzy = 2", ":4: unknown key 'xyzzy' in [log]; known are access"),
+    "key outside of a table": (f"threads = 2\n{SITE}", ":1: unknown key 'threads' outside of a table; did you mean 'server.threads'?"),
+    "misspelt outside of a table": (f"thread = 2\n{SITE}", ":1: unknown key 'thread' outside of a table; did you mean 'server.threads'?"),
+    "nothing outside of a table": (f"xyzzy = 2\n{SITE}", ":1: unknown key 'xyzzy' outside of a table; write keys below a line like [server]"),
+    "misspelt table": (f"{SITE}\n[servers]\nthreads = 2", ":4: unknown table 'servers'; did you mean [server]?"),
+    "misspelt list": (f"{SITE}\n[[listens]]", ":4: unknown table 'listens'; did you mean [[listen]]?"),
+    "table of nothing": (f"{SITE}\n[xyzzy]", ":4: unknown table 'xyzzy'; known are [server], [limits], [log], [[listen]], [[site]]"),
+    "table in a table": (f"{SITE}\n[server.log]\naccess = 1", ":4: unknown key 'log' in [server]; known are workers, threads, queue, drain, hung_after, respawn_delay_max, start_within"),
+    "key with a line end": (f'{SITE}[log]\n"a\\nb" = 2', ":4: unknown key 'a\\nb' in [log]; known are access"),
+    "dotted": (f"server.threds = 2\n{SITE}", ":1: unknown key 'threds' in [server]; did you mean 'threads'?"),
+    "inline": (f"log = {{ acces = 2 }}\n{SITE}", ":1: unknown key 'acces' in [log]; did you mean 'access'?"),
+    # tables and lists
+    "table as value": (f"server = 2\n{SITE}", ":1: server is a whole number; write [server], and its keys below it"),
+    "table as list": (f"{SITE}[[server]]\nthreads = 2", ":3: server is a list; write [server], and its keys below it"),
+    "list as table": ('[site]\nroot = "."', ":1: site is a table; write [[site]], and its keys below it"),
+    "list as value": (f'listen = "127.0.0.1:80"\n{SITE}', ":1: listen is a string; write [[listen]], and its keys below it"),
+    "list of values": (f'listen = ["127.0.0.1:80"]\n{SITE}', ":1: listen is not a list of tables; write [[listen]], and its keys below it"),
+    "empty list": (f"listen = []\n{SITE}", ":1: listen is empty; write [[listen]], and its keys below it"),
+    "no address": (f"{SITE}\n[[listen]]", ':4: [[listen]] without address; write address = "127.0.0.1:8080" below it'),
+    "no root": ('[[site]]\nindex = ["a"]', ':1: [[site]] without root; write root = "/var/www/pyserver" below it'),
+    "no site": ("[server]\nthreads = 2", ': no [[site]]; write [[site]], and below it root = "/var/www/pyserver"'),
+    "empty file": ("", ': no [[site]]; write [[site]], and below it root = "/var/www/pyserver"'),
+    "two sites": (f"{SITE}\n{SITE}", ":4: a second [[site]]; write exactly one, more are not served yet"),
+    "address twice": (f'{SITE}[[listen]]\naddress = "localhost:80"\n[[listen]]\naddress = "127.0.0.1:80"', ':6: "127.0.0.1:80" is listened on twice; write it once'),
+    # whole numbers
+    "workers too few": (f"{SITE}[server]\nworkers = 0", ':4: server.workers = 0 is too small; write "auto" or a whole number from 1 to 64'),
+    "workers too many": (f"{SITE}[server]\nworkers = 65", ':4: server.workers = 65 is too large; write "auto" or a whole number from 1 to 64'),
+    "workers as string": (f'{SITE}[server]\nworkers = "2"', ':4: server.workers = "2" is a string; write "auto" or a whole number from 1 to 64'),
+    "workers as boolean": (f"{SITE}[server]\nworkers = true", ':4: server.workers = true is a boolean; write "auto" or a whole number from 1 to 64'),
+    "threads too few": (f"{SITE}[server]\nthreads = -1", ":4: server.threads = -1 is too small; write a whole number from 1 to 512"),
+    "threads too many": (f"{SITE}[server]\nthreads = 513", ":4: server.threads = 513 is too large; write a whole number from 1 to 512"),
+    "threads huge": (f"{SITE}[server]\nthreads = 0x{'f' * 20}", ":4: server.threads = 0xffffffffffffffffffff is too large; write a whole number from 1 to 512"),
+    "threads as string": (f'{SITE}[server]\nthreads = "16"', ':4: server.threads = "16" is a string; write a whole number from 1 to 512'),
+    "threads as fraction": (f"{SITE}[server]\nthreads = 16.0", ":4: server.threads = 16.0 is a number with a fraction; write a whole number from 1 to 512"),
+    "threads as boolean": (f"{SITE}[server]\nthreads = true", ":4: server.threads = true is a boolean; write a whole number from 1 to 512"),
+    "threads as list": (f"{SITE}[server]\nthreads = [\n1,\n2]", ":4: server.threads = [1, 2] is a list; write a whole number from 1 to 512"),
+    "threads as table": (f"{SITE}[server.threads]\nmany = 1", ":3: server.threads = {...} is a table; write a whole number from 1 to 512"),
+    "threads as date": (f"{SITE}[server]\nthreads = 2001-01-01", ":4: server.threads = 2001-01-01 is a date or time; write a whole number from 1 to 512"),
+    "queue too short": (f"{SITE}[server]\nqueue = 0", ":4: server.queue = 0 is too small; write a whole number from 1 to 65536"),
+    "queue too long": (f"{SITE}[server]\nqueue = 65537", ":4: server.queue = 65537 is too large; write a whole number from 1 to 65536"),
+    "cache_entries": (f"{SITE}[limits]\ncache_entries = 0", ":4: limits.cache_entries = 0 is too small; write a whole number from 1 to 1000000"),
+    # seconds
+    "drain negative": (f"{SITE}[server]\ndrain = -0.1", ":4: server.drain = -0.1 is too small; write seconds from 0 to 3600"),
+    "drain too long": (f"{SITE}[server]\ndrain = 3601", ":4: server.drain = 3601 is too large; write seconds from 0 to 3600"),
+    "drain infinite": (f"{SITE}[server]\ndrain = inf", ":4: server.drain = inf is too large; write seconds from 0 to 3600"),
+    "drain not a number": (f"{SITE}[server]\ndrain = nan", ":4: server.drain = nan is not a number; write seconds from 0 to 3600"),
+    "drain with a unit": (f'{SITE}[server]\ndrain = "25s"', ':4: server.drain = "25s" is a string; write seconds from 0 to 3600'),
+    "drain as boolean": (f"{SITE}[server]\ndrain = true", ":4: server.drain = true is a boolean; write seconds from 0 to 3600"),
+    "drain huge": (f"{SITE}[server]\ndrain = 0x{'f' * 400}", f":4: server.drain = 0x{'f' * 158}... is too large; write seconds from 0 to 3600"),
+    "hung_after": (f"{SITE}[server]\nhung_after = 0.5", ":4: server.hung_after = 0.5 is too small; write seconds from 1 to 600"),
+    "respawn_delay_max": (f"{SITE}[server]\nrespawn_delay_max = 0", ":4: server.respawn_delay_max = 0 is too small; write seconds from 0.01 to 300"),
+    "start_within": (f"{SITE}[server]\nstart_within = 0", ":4: server.start_within = 0 is too small; write seconds from 0.1 to 600"),
+    "head_deadline": (f"{SITE}[limits]\nhead_deadline = 0", ":4: limits.head_deadline = 0 is too small; write seconds from 0.01 to 3600"),
+    "keep_alive": (f"{SITE}[limits]\nkeep_alive = 86401", ":4: limits.keep_alive = 86401 is too large; write seconds from 0.01 to 86400"),
+    "send_stall": (f"{SITE}[limits]\nsend_stall = 0", ":4: limits.send_stall = 0 is too small; write seconds from 0.01 to 3600"),
+    "body_deadline": (f"{SITE}[limits]\nbody_deadline = 0", ":4: limits.body_deadline = 0 is too small; write seconds from 0.01 to 3600"),
+    # sizes
+    "size negative": (f"{SITE}[limits]\ncache_bytes = -1", ':4: limits.cache_bytes = -1 is too small; write bytes or a size like "32MiB", from 0 to "64GiB"'),
+    "size too large": (f'{SITE}[limits]\ncache_bytes = "65GiB"', ':4: limits.cache_bytes = "65GiB" is too large; write bytes or a size like "32MiB", from 0 to "64GiB"'),
+    "size in MB": (f'{SITE}[limits]\ncache_bytes = "32 MB"', ':4: limits.cache_bytes = "32 MB" has no known unit; write "32MiB"'),
+    "size in m": (f'{SITE}[limits]\ncache_bytes = "32m"', ':4: limits.cache_bytes = "32m" has no known unit; write "32MiB"'),
+    "size of words": (f'{SITE}[limits]\ncache_bytes = "much"', ':4: limits.cache_bytes = "much" is not a size; write bytes or a size like "32MiB", from 0 to "64GiB"'),
+    "size as fraction": (f"{SITE}[limits]\ncache_bytes = 1.5", ':4: limits.cache_bytes = 1.5 is a number with a fraction; write bytes or a size like "32MiB", from 0 to "64GiB"'),
+    "size as boolean": (f"{SITE}[limits]\ncache_bytes = false", ':4: limits.cache_bytes = false is a boolean; write bytes or a size like "32MiB", from 0 to "64GiB"'),
+    # logs
+    "log as boolean": (f"{SITE}[log]\naccess = false", ':4: log.access = false is a boolean; write a path, "-" for standard output, or "off"'),
+    "log none": (f'{SITE}[log]\naccess = "None"', ':4: log.access = "None" is not a path; write "off", or "./None" for a file of that name'),
+    "log stdout": (f'{SITE}[log]\naccess = "stdout"', ':4: log.access = "stdout" is not a path; write "-", or "./stdout" for a file of that name'),
+    "log empty": (f'{SITE}[log]\naccess = ""', ':4: log.access = "" is not a path; write a path, "-" for standard output, or "off"'),
+    # sites
+    "root as number": ("[[site]]\nroot = 1", ":2: site.root = 1 is a whole number; write the path of a folder"),
+    "root empty": ('[[site]]\nroot = ""', ':2: site.root = "" is not a path; write the path of a folder'),
+    "root with NUL": ('[[site]]\nroot = "/a\\u0000b"', ':2: site.root = "/a\\u0000b" is not a path; write the path of a folder'),
+    "index as string": (f'{SITE}index = "a.html"', ':3: site.index = "a.html" is a string; write ["a.html"]'),
+    "index as number": (f"{SITE}index = 1", ':3: site.index = 1 is a whole number; write a list of names without slash, like ["index.html"]'),
+    "index of numbers": (f"{SITE}index = [1]", ':3: site.index = [1] has 1, which is not the name of a file; write a list of names without slash, like ["index.html"]'),
+    "index with a slash": (f'{SITE}index = [\n"a.html",\n"b/a.html"]', ':3: site.index = ["a.html", "b/a.html"] has "b/a.html", which is not the name of a file; write a list of names without slash, like ["index.html"]'),
+    "index above": (f'{SITE}index = [".."]', ':3: site.index = [".."] has "..", which is not the name of a file; write a list of names without slash, like ["index.html"]'),
+    "index empty name": (f'{SITE}index = [""]', ':3: site.index = [""] has "", which is not the name of a file; write a list of names without slash, like ["index.html"]'),
+    "index with NUL": (f'{SITE}index = ["\\u0000"]', ':3: site.index = ["\\u0000"] has "\\u0000", which is not the name of a file; write a list of names without slash, like ["index.html"]'),
+    # addresses; more in test_address.py
+    "address as number": (f"{SITE}[[listen]]\naddress = 80", ':4: listen.address = 80 is a whole number; write an address like "127.0.0.1:8080"'),
+    "second address": (f'{SITE}[[listen]]\naddress = "127.0.0.1:80"\n[[listen]]\n\naddress = "127.0.0.1"', ':7: listen.address = "127.0.0.1" has no port; write "127.0.0.1:8080"'),
+    "address with line end": (f'{SITE}[[listen]]\naddress = "a\\nb"', ':4: listen.address = "a\\nb" has no port; write "a\\nb:8080"'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "line"), FILE_ROWS.values(), ids=FILE_ROWS)
+def test_a_file_is_refused_with_this_line(tmp_path: Path, content: str | bytes, line: str) -> None:
+    path = file_with(content, tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert str(caught.value) == path + line
+
+
+OPTION_ROWS = {
+    "--set without value": (("--set", "server.threads"), "is not KEY=VALUE; write it like server.threads=16"),
+    "--set without key": (("--set", "=3"), "is not KEY=VALUE; write it like server.threads=16"),
+    "--set with half a key": (("--set", "server.=3"), "is not KEY=VALUE; write it like server.threads=16"),
+    "--set of an unknown key": (("--set", "server.worker=2"), "unknown key 'worker' in [server]; did you mean 'workers'?"),
+    "--set of an unknown table": (("--set", "servr.workers=2"), "unknown table 'servr'; did you mean [server]?"),
+    "--set without table": (("--set", "workers=2"), "unknown key 'workers' outside of a table; did you mean 'server.workers'?"),
+    "--set of a table": (("--set", "server=2"), "server is a whole number; write [server], and its keys below it"),
+    "--set too deep": (("--set", "server.threads.x=2"), "server.threads = {...} is a table; write a whole number from 1 to 512"),
+    "--set of a site": (("--set", "site.root=/x"), "site is a list; write --root DIR"),
+    "--set of an address": (("--set", "listen.address=/x"), "listen is a list; write --bind ADDRESS"),
+    "--set out of bounds": (("--set", "server.threads=0"), "server.threads = 0 is too small; write a whole number from 1 to 512"),
+    "--set of a string": (("--set", "server.threads=many"), 'server.threads = "many" is a string; write a whole number from 1 to 512'),
+    "--set of two lines": (("--set", "server.threads=1\nx=2"), 'server.threads = "1\\nx=2" is a string; write a whole number from 1 to 512'),
+    "--set of an endless number": (("--set", f"server.threads={'9' * 5000}"), f'server.threads = "{"9" * 159}... is a string; write a whole number from 1 to 512'),
+    "--workers": (("--workers", "0"), 'server.workers = 0 is too small; write "auto" or a whole number from 1 to 64'),
+    "--workers, a word": (("--workers", "all"), 'server.workers = "all" is a string; write "auto" or a whole number from 1 to 64'),
+    "--threads": (("--threads", "1.5"), "server.threads = 1.5 is a number with a fraction; write a whole number from 1 to 512"),
+    "--access-log": (("--access-log", "none"), 'log.access = "none" is not a path; write "off", or "./none" for a file of that name'),
+    "--root": (("--root", ""), 'site.root = "" is not a path; write the path of a folder'),
+    "--root, not there": (("--root", "/nonexistent"), 'root "/nonexistent" does not exist; create the folder, or write another'),
+    "--bind, a port": (("--bind", "80"), 'listen.address = "80" has no host; write "127.0.0.1:80"'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("override", "line"), OPTION_ROWS.values(), ids=OPTION_ROWS)
+def test_an_option_is_refused_with_this_line(tmp_path: Path, override: tuple[str, str], line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loaded(SITE, tmp_path, override)
+    shown = " ".join(override).replace("\n", "\\n")
+    assert str(caught.value) == f"{shown}: {line}"
+
+
+def test_an_address_given_twice_by_option(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loaded(SITE, tmp_path, ("--bind", "127.0.0.1:80"), ("--bind", "localhost:80"))
+    assert str(caught.value) == '--bind localhost:80: "127.0.0.1:80" is listened on twice; write it once'
+
+
+def test_nothing_to_serve() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(default_file=NOWHERE)
+    expected = "pyserver: nothing to serve; write --root DIR, or a [[site]] in /etc/pyserver/pyserver.toml"
+    assert str(caught.value) == expected
+
+
+def test_a_value_that_is_replaced_later_is_checked_all_the_same(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r":4: server\.threads = 0 is too small"):
+        loaded(f"{SITE}[server]\nthreads = 0", tmp_path, ("--threads", "2"))
+
+
+def test_a_relative_path_in_a_folder_that_is_gone(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    program = f"""
+import os, pyserver.config as c
+os.rmdir({str(gone)!r})
+try:
+    c.load(None, [c.Override("--root", "www")])
+except c.ConfigError as error:
+    print(error)
+"""
+    environ = os.environ | {"PYTHONPATH": str(Path("service").resolve())}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=gone, env=environ, capture_output=True, text=True, check=True
+    )
+    expected = '--root www: site.root = "www" starts from a working folder that is gone; write an absolute path\n'
+    assert done.stdout == expected
+
+
+# -- whatever is written: a Config, or one line -----------------------------------------------------
+
+_words = st.sampled_from(
+    ["[server]", "[[site]]", "[[listen]]", "[log]", "threads", "workers", "root", "=", " ", "\n", '"', "1", "{", "}", "[", "]", ".", ",", "#", "é", "\0", "\r\n", "'''", "inf", "2001-01-01", "0x"]
+)  # fmt: skip
+
+
+@given(st.one_of(st.lists(_words).map("".join).map(str.encode), st.binary()))
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_file_gives_a_config_or_one_line(tmp_path: Path, content: bytes) -> None:
+    path = file_with(content, tmp_path)
+    line = path
+    try:
+        load(path)
+    except ConfigError as error:
+        line = str(error)
+    assert line.startswith(path)
+    assert line.isprintable()
+
+
+@given(st.text())
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize("option", ["--set", "--root", "--bind", "--workers", "--threads", "--access-log"])
+def test_any_option_gives_a_config_or_one_line(tmp_path: Path, option: str, value: str) -> None:
+    line = option
+    try:
+        loaded(SITE, tmp_path, (option, value))
+    except ConfigError as error:
+        line = str(error)
+    assert line.startswith(option)
+    assert line.isprintable()
