@@ -1,0 +1,224 @@
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pyserver
+from pyserver.cli import FLAGS, build_parser, main
+from pyserver.config import DEFAULT_FILE, OPTIONS, Override
+
+SERVICE = Path(pyserver.__file__).parent.parent
+ENVIRON = {**os.environ, "PYTHONPATH": str(SERVICE), "COLUMNS": "80"}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "www").mkdir()
+    (tmp_path / "etc").mkdir()
+    path = tmp_path / "etc/pyserver.toml"
+    path.write_text('[server]\nworkers = 2\nthreads = 1\n[[site]]\nroot = "../www"\n')
+    return path
+
+
+def pyserver_(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the program as a person does."""
+    command = [sys.executable, "-W", "error", "-X", "dev", "-m", "pyserver", *map(str, arguments)]
+    return subprocess.run(command, env=ENVIRON, capture_output=True, text=True, timeout=30, check=False)
+
+
+def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Return the last line that wrong usage gives."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+# -- check ----------------------------------------------------------------------------------------
+
+
+def test_check_says_what_would_be_served(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--config", str(file)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"{file}: ok (2 workers, 1 thread, root {file.parent}/../www)\n"
+    assert printed.err == ""
+
+
+def test_check_of_a_bad_file_is_one_line_and_78(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text("\n[server]\nworker = 2\n")
+    assert main(["check", "--config", str(file)]) == 78
+    printed = capsys.readouterr()
+    assert printed.err == f"{file}:3: unknown key 'worker' in [server]; did you mean 'workers'?\n"
+    assert printed.out == ""
+
+
+def test_check_warns_and_is_content(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text('[[site]]\nroot = "."\n')
+    assert main(["check", "--config", str(file)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith(f"{file}: ok (")
+    expected = (
+        f'{file}:2: root "{file.parent}" contains the configuration {file}, which clients can read; move one of them\n'
+    )
+    assert printed.err == expected
+
+
+@pytest.mark.skipif(Path(DEFAULT_FILE).exists(), reason="a configuration is installed here")
+def test_check_without_a_file_names_the_one_it_looked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check"]) == 78
+    expected = f"{DEFAULT_FILE}: does not exist; create it, or name another with --config FILE\n"
+    assert capsys.readouterr().err == expected
+
+
+# -- serve: how it is told what to do ----------------------------------------------------------------
+
+
+def test_serve_keeps_its_options_in_order_for_config_to_judge() -> None:
+    given = build_parser().parse_args(
+        ["serve", "--bind", "a", "--root", "r", "--set", "x=1", "--bind=b", "--threads", "-1", "--access-log", "-"]
+    )
+    assert given.config is None
+    assert given.overrides == [
+        Override("--bind", "a"),
+        Override("--root", "r"),
+        Override("--set", "x=1"),
+        Override("--bind", "b"),
+        Override("--threads", "-1"),
+        Override("--access-log", "-"),
+    ]
+
+
+def test_one_call_leaves_nothing_for_the_next() -> None:
+    parser = build_parser()
+    assert len(parser.parse_args(["serve", "--root", "r"]).overrides) == 1
+    assert len(parser.parse_args(["serve"]).overrides) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--bind", "80"], '--bind 80: listen.address = "80" has no host; write "127.0.0.1:80"'),
+        (["--threads", "0"], "--threads 0: server.threads = 0 is too small; write a whole number from 1 to 512"),
+        (
+            ["--set", "server.worker=2"],
+            "--set server.worker=2: unknown key 'worker' in [server]; did you mean 'workers'?",
+        ),
+        (["--config", "/nonexistent"], "/nonexistent: does not exist; create it, or name another with --config FILE"),
+    ],
+)
+def test_serve_with_a_bad_configuration(arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--root", "/", *arguments]) == 78
+    assert capsys.readouterr() == ("", f"{line}\n")
+
+
+def test_serve_on_an_address_that_is_taken_fails_and_leaves_no_process(file: Path) -> None:
+    path = file.parent / "http.sock"
+    path.mkdir()  # cannot be bound, and is not ours to remove
+    done = pyserver_("serve", "--config", file, "--bind", f"unix:{path}")
+    assert done.returncode == 1
+    assert str(path) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# -- wrong usage, help, version ------------------------------------------------------------------------
+
+
+def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "COMMAND" in usage_error(capsys)
+    assert "'reed'" in usage_error(capsys, "reed")
+    assert "--nothing" in usage_error(capsys, "serve", "--nothing")
+    assert "expected one argument" in usage_error(capsys, "serve", "--root")
+    assert "--thread" in usage_error(capsys, "serve", "--thread", "3")  # not an abbreviation
+    assert "--root" in usage_error(capsys, "check", "--root", "/srv")
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"pyserver {pyserver.__version__}\n"
+
+
+def parsers() -> Iterator[argparse.ArgumentParser]:
+    parser = build_parser()
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            yield from action.choices.values()
+
+
+@pytest.mark.parametrize("parser", list(parsers()), ids=lambda parser: parser.prog)
+def test_every_help_has_examples_exit_codes_and_a_text_for_each_option(parser: argparse.ArgumentParser) -> None:
+    text = parser.format_help()
+    assert "\nexamples:\n" in text
+    assert "\nexit codes:\n" in text
+    assert all(len(line) <= 120 for line in text.splitlines())
+    assert all(action.help for action in parser._actions if not isinstance(action, argparse._SubParsersAction))
+
+
+def test_the_help_of_serve_tells_every_key_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["serve", "--help"])
+    text = capsys.readouterr().out
+    for option in OPTIONS.values():
+        if not option.in_list:
+            assert f"  {option.name}={option.shown(option.default)} " in text
+            assert option.text in text
+    assert all(flag.name in text for flag in FLAGS)
+
+
+# -- the program -----------------------------------------------------------------------------------------
+
+
+def test_the_program_runs_as_a_module(file: Path) -> None:
+    done = pyserver_("check", "--config", file)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{file}: ok ")
+
+
+def test_a_path_that_is_not_utf_8_is_shown_and_no_traceback(file: Path) -> None:
+    odd = file.parent / os.fsdecode(b"\xff.toml")
+    done = pyserver_("check", "--config", odd)
+    expected = f"{file.parent}/\\udcff.toml: does not exist; create it, or name another with --config FILE\n"
+    assert (done.returncode, done.stderr) == (78, expected)
+
+
+def test_a_reader_that_leaves_gets_no_traceback(file: Path) -> None:
+    readable, writable = os.pipe()
+    os.close(readable)
+    command = [sys.executable, "-m", "pyserver", "check", "--config", str(file)]
+    done = subprocess.run(command, env=ENVIRON, stdout=writable, stderr=subprocess.PIPE, timeout=30, check=False)
+    os.close(writable)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_interrupting_gives_no_traceback(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    command = [sys.executable, "-m", "pyserver", "check", "--config", str(fifo)]
+    # Opening the one end returns when the program has opened the other: it reads, and waits.
+    with subprocess.Popen(command, env=ENVIRON, stderr=subprocess.PIPE) as process, fifo.open("wb"):
+        process.send_signal(signal.SIGINT)
+        _, complaint = process.communicate(timeout=30)
+    assert (process.returncode, complaint) == (130, b"")
+
+
+def test_the_command_line_loads_nothing_that_answers_clients() -> None:
+    program = """
+import sys
+import pyserver.cli
+print([name for name in sys.modules if name.startswith("pyserver.")])
+import pyserver.master.main
+foreign = ("pyserver.http", "pyserver.files", "pyserver.handlers", "pyserver.worker")
+print([name for name in sys.modules if name.startswith(foreign)])
+"""
+    done = subprocess.run([sys.executable, "-c", program], env=ENVIRON, capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    loaded = {name.split(".")[1] for name in first.strip("[]").replace("'", "").split(", ")}
+    assert loaded == {"cli", "config", "limits"}
+    assert second == "[]"
