@@ -12,6 +12,7 @@ import ctypes
 import errno
 import os
 import stat
+import time
 from typing import Final
 
 # Linux gave openat2 the same number on every architecture but alpha, which Python's wheels and Debian do not have.
@@ -26,9 +27,10 @@ _RESOLVE_CACHED: Final = 0x20  # Linux 5.12
 # tree does not become ours. No O_NOATIME: it is EPERM for files of other owners.
 _OPEN_FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
-# EAGAIN without RESOLVE_CACHED: a rename or mount elsewhere raced with a ".." on our way (openat2(2): try again), or a
-# lease on the file is being broken. The first is gone after a try or two.
-_RACE_TRIES: Final = 8
+# EAGAIN without RESOLVE_CACHED: a rename or mount elsewhere raced with a ".." on our way (openat2(2): try again), or
+# somebody's lease on the file is being broken (fcntl(2); a Samba or NFS server gives it back within milliseconds).
+_RETRY_AFTER_S: Final = (0, 0.001, 0.004, 0.016, 0.064)
+_AGAIN: Final = frozenset((-errno.EAGAIN, -errno.EINTR))
 
 # What a failed open or read is to a client (T-14). 404 where anything else would tell what exists outside the root
 # (RFC 9110 15.5.4); 403 for what is inside and not ours to read; 503 for what passes; the rest is 500.
@@ -117,16 +119,12 @@ class Root:
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         if cached_only and not self._cached:
             raise WouldBlock
-        how = _AT_ONCE if cached_only else _WAITING
-        for _ in range(_RACE_TRIES):
-            fd = _openat2(self._fd, name, how)
-            if fd >= 0:
-                return fd
-            if fd not in {-errno.EAGAIN, -errno.EINTR}:
-                break
-            if cached_only:
-                raise WouldBlock
-        raise OSError(-fd, os.strerror(-fd), path)
+        fd = _openat2(self._fd, name, _AT_ONCE if cached_only else _WAITING)
+        if fd in _AGAIN:
+            fd = self._open_again(name, cached_only=cached_only)
+        if fd < 0:
+            raise OSError(-fd, os.strerror(-fd), path)
+        return fd
 
     def close(self) -> None:
         """Give the root folder back; open files stay open."""
@@ -136,6 +134,17 @@ class Root:
 
     def __del__(self) -> None:
         self.close()
+
+    def _open_again(self, name: bytes, *, cached_only: bool) -> int:
+        if cached_only:
+            raise WouldBlock
+        fd = -errno.EAGAIN
+        for rest in _RETRY_AFTER_S:
+            time.sleep(rest)
+            fd = _openat2(self._fd, name, _WAITING)
+            if fd not in _AGAIN:
+                break
+        return fd
 
     def _probe(self) -> bool:
         """Make sure by real calls that openat2 confines us; return whether it knows RESOLVE_CACHED."""
