@@ -32,7 +32,7 @@ from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import HEADER, Segment, SegmentError
 from pyserver.ipc.semaphores import Stuck
 from pyserver.ipc.stats import index_of
-from pyserver.limits import START_TRIES, TICK_S
+from pyserver.limits import ABORT_GRACE_S, START_TRIES, TICK_S
 from pyserver.master import children
 from pyserver.master.acceptor import Acceptor
 from pyserver.master.children import Child
@@ -114,8 +114,9 @@ class Master:
             self._watch(channel.master_end.fileno(), functools.partial(self._on_report, slot))
         for index, listener in enumerate(self._listeners):
             # Registered by the acceptor, as long as a client could be taken.
-            self._readers[listener.fileno()] = functools.partial(self._acceptor.accept, index)
+            self._readers[listener.fileno()] = functools.partial(self._on_clients, index)
 
+        self._attend_at = 0.0  # monotonic; brought forward to 0 by whatever happens that is not just a client
         self._period = min(TICK_S, notifier.watchdog_period or TICK_S)
         self._ticked = time.monotonic()
         self._told = ""
@@ -139,19 +140,27 @@ class Master:
             log.warning("%s", warning)
         gc.collect()
         gc.freeze()
-        while True:
-            self._supervise()
-            self._acceptor.look_again()
-            if self._status is not None and self._advance_stop():
-                break
-            for descriptor, _events in self._poll.poll(self._patience()):
+        while self._attend():
+            for descriptor, _events in self._poll.poll(max(0.0, self._attend_at - time.monotonic())):
                 reader = self._readers.get(descriptor)
                 if reader is not None:  # it may have gone with an earlier event of this round
                     reader()
-            if time.monotonic() - self._ticked >= self._period:
-                self._tick()
         log.info("stopped")
         return self._status or 0
+
+    def _attend(self) -> bool:
+        """Between two polls see to all but clients, if it is time or something happened; False when all is done."""
+        now = time.monotonic()
+        if now < self._attend_at:
+            return True
+        if now - self._ticked >= self._period:
+            self._tick()
+        self._supervise()
+        self._acceptor.look_again()
+        if self._status is not None and self._advance_stop():
+            return False
+        self._attend_at = self._next_time()
+        return True
 
     def close(self) -> None:
         """Leave nothing behind: no name, no socket file, no descriptor."""
@@ -176,7 +185,13 @@ class Master:
         del self._readers[descriptor]
         self._poll.unregister(descriptor)
 
+    def _on_clients(self, listener: int) -> None:
+        self._acceptor.accept(listener)
+        if self._acceptor.wake_at is not None:
+            self._attend_at = min(self._attend_at, self._acceptor.wake_at)
+
     def _on_signals(self) -> None:
+        self._attend_at = 0.0
         for number in self._signals.take():
             if number in (signal.SIGTERM, signal.SIGINT):
                 self._stop(number.name)
@@ -190,6 +205,7 @@ class Master:
 
     def _on_report(self, slot: int) -> None:
         """A worker says something."""
+        self._attend_at = 0.0
         place = self._places[slot]
         end = self._channels[slot].master_end
         try:
@@ -227,6 +243,7 @@ class Master:
 
     def _on_exit(self, slot: int) -> None:
         """A worker's pidfd is readable: it is gone."""
+        self._attend_at = 0.0
         child = self._children[slot]
         pidfd = child.pidfd
         ending = children.reap(child)
@@ -282,16 +299,17 @@ class Master:
 
     # -- time ---------------------------------------------------------------------------------------
 
-    def _patience(self) -> float:
-        """Return how long the next poll may wait, in seconds."""
+    def _next_time(self) -> float:
+        """Return when to attend to things again if nothing happens."""
         now = time.monotonic()
         until = [self._ticked + self._period]
         if self._acceptor.wake_at is not None:
             until.append(self._acceptor.wake_at)
-        if self._status is not None:
+        if self._status is not None and self._deadline > now:
             until.append(self._deadline)
         until.extend(place.not_before for place in self._places if not place.runs and place.not_before > now)
-        return max(0.0, min(until) - now)
+        until.extend(place.since + ABORT_GRACE_S for place in self._places if place.state is State.ABORTED)
+        return min(until)
 
     def _tick(self) -> None:
         """What is done once a period: judge heartbeats, tell systemd, retry what was owed."""
