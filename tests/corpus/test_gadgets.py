@@ -1,6 +1,6 @@
 """Lines that one server takes for Transfer-Encoding and another one does not, beside a Content-Length.
 
-There must never be two readings: the request is refused, or the line is provably another field and Content-Length rules.
+There must never be two readings: the request is refused, or the line is provably another field.
 """
 
 import re
@@ -40,6 +40,6 @@ def test_gadget_has_one_reading(name: str, gadget: bytes) -> None:
 def test_gadget_alone_is_chunked_or_refused_or_no_field_of_ours(name: str, gadget: bytes) -> None:
     whole = replay([b"POST / HTTP/1.1\r\nHost: a\r\n%b\r\n\r\n0\r\n\r\n" % gadget])
     if whole.exchanges and whole.exchanges[0].chunked:
-        # Some gadgets are two lines, of which the second is a plain Transfer-Encoding.
-        last_line = gadget.rpartition(b"\r\n")[2]
-        assert re.fullmatch(rb"(?i:transfer-encoding):[ \t]*(?i:chunked)[ \t]*", last_line)
+        # Some gadgets are two lines, of which one is a plain Transfer-Encoding.
+        plain = re.compile(rb"(?i:transfer-encoding):[ \t]*(?i:chunked)[ \t]*")
+        assert any(plain.fullmatch(line) for line in gadget.split(b"\r\n"))
