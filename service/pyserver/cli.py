@@ -75,7 +75,7 @@ def check(given: argparse.Namespace) -> int:
         _complain(warning)
     workers, threads = config.worker_count(), config.server.threads
     what = f"{_counted(workers, 'worker')}, {_counted(threads, 'thread')}, root {config.sites[0].root}"
-    print(printable(f"{config.files[0]}: ok ({what})"))  # noqa: T201  what was asked for
+    print(printable(f"{config.files[0]}: ok ({what})"))
     return 0
 
 
@@ -87,7 +87,7 @@ def status(given: argparse.Namespace) -> int:
 
 
 def _complain(line: str) -> None:
-    print(printable(line), file=sys.stderr, flush=True)  # noqa: T201  before there is a log
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 def _counted(number: int, noun: str) -> str:

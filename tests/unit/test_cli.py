@@ -1,6 +1,8 @@
 import argparse
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -123,6 +125,26 @@ def test_serve_on_an_address_that_is_taken_fails_and_leaves_no_process(file: Pat
     assert done.returncode == 1
     assert str(path) in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_serve_serves_and_ends_with_0_when_told_to_stop(file: Path) -> None:
+    path = file.parent / "http.sock"
+    command = [sys.executable, "-m", "pyserver", "serve", "--config", str(file), "--bind", f"unix:{path}"]
+    with (
+        subprocess.Popen(command, env=ENVIRON, stderr=subprocess.PIPE, text=True) as process,
+        contextlib.ExitStack() as at_last,
+    ):
+        at_last.callback(process.kill)
+        assert process.stderr
+        assert any(": ready, " in line for line in process.stderr)  # readiness, told by itself
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(30)
+            client.connect(str(path))
+            client.sendall(b"GET /missing HTTP/1.0\r\n\r\n")
+            assert client.recv(1024).startswith(b"HTTP/1.1 404 ")
+        process.terminate()
+        rest = process.stderr.read()
+        assert (process.wait(30), "Traceback" in rest) == (0, False)
 
 
 # -- wrong usage, help, version ------------------------------------------------------------------------

@@ -127,6 +127,10 @@ def parse(source: Source) -> dict[str, Any]:
 # -- finding lines -------------------------------------------------------------------------------
 
 
+# A statement is parsed anew with each of its lines; beyond so many the search ends, and an error tells less.
+STATEMENT_MAX_LINES: Final = 200
+
+
 def lines_of_keys(text: str) -> dict[Keys, int]:
     """Map each key of a valid TOML text to the line where it is first written.
 
@@ -141,7 +145,9 @@ def lines_of_keys(text: str) -> dict[Keys, int]:
         statement += f"{line}\n"
         try:
             parsed = tomllib.loads(statement)
-        except ValueError:
+        except (ValueError, RecursionError):
+            if number - begin > STATEMENT_MAX_LINES:
+                break
             continue  # it goes on in the next line
         if statement.lstrip().startswith("["):
             table = _opened(parsed, items)

@@ -446,3 +446,11 @@ def test_any_option_gives_a_config_or_one_line(tmp_path: Path, option: str, valu
         line = str(error)
     assert line.startswith(option)
     assert line.isprintable()
+
+
+@pytest.mark.parametrize("depth", [50, 200, 300, 320, 330, 340, 1000])
+def test_nested_brackets_are_refused_at_any_depth(tmp_path: Path, depth: int) -> None:
+    with pytest.raises(ConfigError):
+        loaded(f"{SITE}index = {'[' * depth}{']' * depth}", tmp_path)
+    with pytest.raises(ConfigError):
+        loaded(SITE, tmp_path, ("--set", f"server.threads={'[' * depth}{']' * depth}"))

@@ -145,3 +145,11 @@ def test_a_key_without_a_line_has_that_of_what_it_is_part_of() -> None:
     assert source.place(("site", 0, "root")) == "x.toml:2"
     assert source.place(("log",)) == "x.toml"
     assert Source("--set a=b").place(("server", "threads")) == "--set a=b"
+
+
+def test_the_search_ends_in_a_statement_without_end() -> None:
+    names = '"a",\n' * 40_000
+    source = Source("x.toml", text=f"[[site]]\nroot = 1\nindex = [\n{names}]\n[log]\n")
+    assert source.place(("site", 0, "root")) == "x.toml:2"
+    assert source.place(("site", 0, "index")) == "x.toml:1"
+    assert source.place(("log",)) == "x.toml"
