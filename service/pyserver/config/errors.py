@@ -58,7 +58,8 @@ def literal(value: object) -> str:
     if isinstance(value, int) and abs(value) >= 1 << 64:
         return cut(hex(value))  # thousands of decimal digits would be an error of the interpreter's
     if isinstance(value, list | tuple):
-        return cut(f"[{', '.join(literal(item) for item in value)}]")
+        # Not deeper: lists within lists may be nested as far as the parser's stack went.
+        return cut(f"[{', '.join('[...]' if isinstance(item, list) else literal(item) for item in value)}]")
     return "{...}" if isinstance(value, dict) else cut(str(value))
 
 

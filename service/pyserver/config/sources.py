@@ -130,6 +130,9 @@ def parse(source: Source) -> dict[str, Any]:
 # A statement is parsed anew with each of its lines; beyond so many the search ends, and an error tells less.
 STATEMENT_MAX_LINES: Final = 200
 
+# No key of ours is deeper than ("site", 0, "index", 0); what a mistake nests deeper has the line of what it is in.
+KEYS_DEEP: Final = 8
+
 
 def lines_of_keys(text: str) -> dict[Keys, int]:
     """Map each key of a valid TOML text to the line where it is first written.
@@ -174,6 +177,8 @@ def _opened(header: Any, items: Counter[Keys]) -> Keys:  # noqa: ANN401  what to
 
 
 def _keys_in(value: object, above: Keys) -> Iterator[Keys]:
+    if len(above) >= KEYS_DEEP:
+        return
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, deeper in inner:
         yield (*above, key)

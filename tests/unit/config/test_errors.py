@@ -44,7 +44,7 @@ def test_what_a_terminal_or_a_log_would_not_show_is_escaped(text: str, expected:
         (1.5, "1.5"),
         (float("inf"), "inf"),
         (1 << 64, "0x10000000000000000"),
-        (["a", 1, [False]], '["a", 1, [false]]'),
+        (["a", 1, [False]], '["a", 1, [...]]'),
         (("index.html",), '["index.html"]'),
         ({"a": 1}, "{...}"),
         ("x" * 1000, '"' + "x" * 159 + "..."),
