@@ -75,8 +75,10 @@ CHANNEL_BUFFER_BYTES: Final = 1 * MIB
 # master that it waits and does not hold.
 MUTEX_TURN_S: Final = 0.02
 
-# A worker that cannot have a mutex for so long gives up: the master, which would have recovered it, is gone.
+# A worker that cannot have a mutex for so long gives up: the master, which would have recovered it, is gone. The
+# master itself gives up sooner and comes back: it has others to look after, and it is who ends the one that hangs.
 MUTEX_PATIENCE_S: Final = 10.0
+MUTEX_PATIENCE_MASTER_S: Final = 0.2
 
 # -- the configuration (enforced by config) -------------------------------------------------
 

@@ -22,6 +22,7 @@ import posix_ipc
 from pyserver.ipc import semaphores, stats
 from pyserver.ipc.segment import HEADER, ROW, TOTALS, Segment
 from pyserver.ipc.semaphores import Mutex, Semaphore, set_value, try_acquire
+from pyserver.limits import MUTEX_PATIENCE_MASTER_S
 
 _IN_HAND: Final = HEADER["in_hand"]
 _SATURATED: Final = HEADER["saturated"]
@@ -39,8 +40,9 @@ class Queue:
         self._empty = made["empty_slots"]
         self._filled = made["filled_slots"]
         self._capacity = capacity
-        self._mutex = Mutex(made["queue_mutex"], self._words, HEADER["queue_mutex_state"])
-        self._stats_mutex = Mutex(made["stats_mutex"], self._words, HEADER["stats_mutex_state"])
+        patience_s = MUTEX_PATIENCE_MASTER_S
+        self._mutex = Mutex(made["queue_mutex"], self._words, HEADER["queue_mutex_state"], patience_s=patience_s)
+        self._stats_mutex = Mutex(made["stats_mutex"], self._words, HEADER["stats_mutex_state"], patience_s=patience_s)
 
     @classmethod
     def create(cls, segment: Segment, capacity: int) -> Self:

@@ -16,6 +16,7 @@ from typing import Final
 
 from pyserver.ipc.channel import Channel, Full, Kind, Message
 from pyserver.ipc.queue import Queue
+from pyserver.ipc.semaphores import Stuck
 from pyserver.limits import ACCEPT_PAUSE_S, ACCEPT_ROUNDS, BATCH_MAX
 from pyserver.master.balancer import share
 from pyserver.master.listeners import Listener
@@ -155,7 +156,13 @@ class Acceptor:
         """Send to `slot`, or to any other worker whose channel has room, or hold."""
         others: Iterable[int] = (each for each in self._loads() if each != slot)
         for each in (slot, *others):
-            number = self._queue.publish(each, len(descriptors))
+            try:
+                number = self._queue.publish(each, len(descriptors))
+            except Stuck:
+                # A worker stands still (SIGSTOP) in the few microseconds that it holds the mutex. The watch over
+                # heartbeats will end it; until then the clients wait here.
+                self._rest()
+                break
             try:
                 self._channels[each].master_end.send(message._replace(number=number), descriptors)
             except Full:
@@ -199,10 +206,13 @@ class Acceptor:
         if not self._resume_at:
             self.pauses += 1
             log.warning("no descriptor for a client (%s), accepting again in %.1f s", error.strerror, ACCEPT_PAUSE_S)
-        self._resume_at = time.monotonic() + ACCEPT_PAUSE_S
         if self._spare >= 0:
             os.close(self._spare)
             self._spare = -1
+        self._rest()
+
+    def _rest(self) -> None:
+        self._resume_at = time.monotonic() + ACCEPT_PAUSE_S
         self._set_polling(polling=False)
 
     def _take_spare(self) -> None:

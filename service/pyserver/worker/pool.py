@@ -23,6 +23,7 @@ from functools import partial
 from pyserver.clock import Clock
 from pyserver.ipc.assignment import Assignment
 from pyserver.ipc.channel import Full, Garbled, Gone, Kind, Message
+from pyserver.ipc.semaphores import Stuck
 from pyserver.ipc.stats import Tally
 from pyserver.limits import ROUND_S
 from pyserver.sd.journal import NOTICE
@@ -151,7 +152,7 @@ class Pool:
             batch = self._access.take()
             if batch is not None:
                 connections.jobs.append(Job(batch.write, partial(self._written, self._access, batch)))
-        if connections.full is self._taking:
+        if connections.full is self._taking and self._leave_by is None:
             self._take_or_not()
         if connections.draining and self._has_drained(now):
             self._shutdown = True
@@ -211,8 +212,11 @@ class Pool:
 
     def _adopt(self, message: Message, descriptors: list[int]) -> None:
         """Take connections: settle the queue's accounting first, then serve each."""
-        if self._queue.taken(self._slot, message.carried):
-            self._report(Kind.ROOM)
+        try:
+            if self._queue.taken(self._slot, message.carried):
+                self._report(Kind.ROOM)
+        except Stuck as error:  # the clients are here and shall have their answers all the same
+            log.error("the queue's accounting is not to be had: %s", error)  # noqa: TRY400
         self._tally.queue_wait += (time.monotonic_ns() - message.stamp_ns) * message.carried
         lost = message.carried - len(descriptors)
         if lost:
