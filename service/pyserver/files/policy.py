@@ -18,10 +18,12 @@ _LEFTOVERS: Final = (
 
 # A segment that
 #   starts with a dot,
-#   or ends like a leftover, or with "~" or "#" (emacs). Case does not matter, and neither do dots, spaces and a
+#   or is what emacs saves by itself, "#name#",
+#   or ends with "~" or like a leftover. Case does not matter, and neither do dots, spaces and a
 #   ":stream" after it: on a mounted CIFS, NTFS or vfat they may all open the same file (T-12, T-13).
 _HIDDEN: Final = re.compile(
-    rb"/\.|(?:[~#]|\.(?:%b))[. ]*+(?::[^/]*+)?(?:/|\Z)" % b"|".join(name.encode() for name in _LEFTOVERS),
+    rb"/(?:\.|#[^/]*#(?:/|\Z))|(?:~|\.(?:%b))[. ]*+(?::[^/]*+)?(?:/|\Z)"
+    % b"|".join(name.encode() for name in _LEFTOVERS),
     re.IGNORECASE,
 )
 

@@ -66,6 +66,8 @@ def test_hidden(path: bytes) -> None:
         b"/Acme Inc./index.html",
         b"/a:b",
         b"/c#.html",
+        b"/books about c#",
+        b"/#1",
         b"/caf\xc3\xa9",
         b"/\xff",
     ],
@@ -74,7 +76,7 @@ def test_not_hidden(path: bytes) -> None:
     assert not hidden(path)
 
 
-@pytest.mark.parametrize("unit", [b"~", b"~.", b"/~. ", b".bak", b".bak. ", b"#:", b"/", b"a"])
+@pytest.mark.parametrize("unit", [b"~", b"~.", b"/~. ", b".bak", b".bak. ", b"#:", b"#", b"/#", b"/", b"a"])
 def test_time_is_linear_in_the_path(unit: bytes) -> None:
     path = b"/" + unit * (8192 // len(unit)) + b"x"
     before = time.perf_counter()
