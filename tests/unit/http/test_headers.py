@@ -1,0 +1,16 @@
+from pyserver.http.headers import field
+
+HEAD = (
+    b"GET /Referer: HTTP/1.1\r\nHost: a\r\nX: Referer: no\r\nreferer: \thttp://b/ \r\nUser-Agent:\r\nReferer: c\r\n\r\n"
+)
+
+
+def test_the_first_line_of_the_name_counts_in_any_case() -> None:
+    assert field(HEAD, b"Referer") == b"http://b/"
+    assert field(HEAD, b"User-Agent") == b""
+    assert field(HEAD, b"Cookie") is None
+    assert field(HEAD, b"ferer") is None
+
+
+def test_a_name_is_no_pattern() -> None:
+    assert field(HEAD, b".+") is None

@@ -1,0 +1,78 @@
+import re
+
+import pytest
+
+from pyserver.http import response
+from pyserver.http.lifecycle import CLOSE
+from pyserver.http.response import Response, error_page, error_response, field_line, head, reason
+
+DATE = b"Sun, 06 Nov 1994 08:49:37 GMT"
+
+
+def test_a_head_is_complete() -> None:
+    assert head(200, [b"Content-Length: 5\r\n", b"ETag: x\r\n"], DATE, b"") == (
+        b"HTTP/1.1 200 OK\r\n"
+        b"Server: pyserver\r\n"
+        b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
+        b"Content-Length: 5\r\n"
+        b"ETag: x\r\n"
+        b"\r\n"
+    )
+    assert head(204, (), DATE, CLOSE).endswith(b"\r\nConnection: close\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("status", "phrase"),
+    [(200, b"OK"), (206, b"Partial Content"), (304, b"Not Modified"), (413, b"Content Too Large"), (799, b"")],
+)
+def test_reason(status: int, phrase: bytes) -> None:
+    # RFC 9110 15; RFC 9112 4: the space stays where there is no phrase
+    assert reason(status) == phrase
+    assert response.status_line(status) == b"HTTP/1.1 %d %b\r\n" % (status, phrase)
+
+
+@pytest.mark.parametrize("status", response.SENTENCES)
+def test_an_error_page_is_whole_and_loads_nothing(status: int) -> None:
+    page = error_page(status).decode()
+    assert page.startswith("<!DOCTYPE html>")
+    assert f"<title>{status} {reason(status).decode()}</title>" in page
+    assert response.SENTENCES[status] in page
+    assert '<meta name="color-scheme" content="light dark">' in page
+    assert not re.search(r"src=|href=|url\(|@import|<script|\{\{|\}\}", page)
+
+
+def test_an_error_response() -> None:
+    answer = error_response(405, date=DATE, connection=b"", fields=[b"Allow: GET, HEAD\r\n"])
+    sent, _, page = answer.wire.partition(b"\r\n\r\n")
+    assert sent.startswith(b"HTTP/1.1 405 Method Not Allowed\r\n")
+    assert b"\r\nAllow: GET, HEAD" in sent
+    assert b"\r\nContent-Type: text/html; charset=utf-8\r\n" in sent
+    assert b"\r\nContent-Length: %d" % len(page) in sent
+    assert page == error_page(405)
+    assert (answer.status, answer.content_bytes, answer.close, answer.source) == (405, len(page), False, None)
+
+
+def test_an_error_response_to_head_has_the_length_and_no_page() -> None:
+    # RFC 9110 9.3.2
+    answer = error_response(404, date=DATE, connection=b"", head_only=True)
+    assert answer.wire.endswith(b"\r\n\r\n")
+    assert b"Content-Length: %d\r\n" % len(error_page(404)) in answer.wire
+    assert answer.content_bytes == 0
+
+
+def test_an_error_response_that_ends_the_connection_says_so() -> None:
+    answer = error_response(400, date=DATE, connection=CLOSE)
+    assert b"\r\nConnection: close\r\n" in answer.wire
+    assert answer.close
+
+
+def test_a_field_that_is_not_one_line_is_a_mistake() -> None:
+    # T-42
+    assert field_line(b"X-A", b"b \xff\t") == b"X-A: b \xff\t\r\n"
+    for name, value in [(b"X", b"a\r\nb"), (b"X", b"a\nb"), (b"X", b"\x00"), (b"X\r\n", b""), (b"X:", b""), (b"", b"")]:
+        with pytest.raises(ValueError, match="cannot have the value"):
+            field_line(name, value)
+
+
+def test_a_response_says_what_it_is() -> None:
+    assert repr(Response(200, b"", content_bytes=5, close=True)) == "<Response 200, 5 bytes, close>"
