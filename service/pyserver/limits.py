@@ -117,6 +117,9 @@ FILE_IN_MEMORY_MAX_BYTES: Final = 256 * KIB
 # Larger files are kept open between requests, so many at a time; well below WORKER_RESERVED_DESCRIPTORS.
 FILES_KEPT_OPEN_MAX: Final = 32
 
+# ... and so long after their last use, because the room of a deleted file is not free before. nginx: 60 s.
+FILES_KEPT_OPEN_S: Final = 10
+
 # -- the worker's rounds (enforced by worker.pool, worker.parking, worker.accesslog) -----------
 
 # The longest wait of one poll: so often at least a worker beats, and looks at its deadlines.

@@ -8,8 +8,7 @@ Used by: handlers.static: by the leader with cached_only, by any thread without.
 
 import errno
 import os
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from pyserver import limits
 from pyserver.files.resolve import OpenFile, Root, status_for
@@ -19,16 +18,14 @@ from pyserver.files.resolve import OpenFile, Root, status_for
 _READ_TRIES: Final = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(NamedTuple):
     """What the one who asks has already: if this file still has this stamp, its content need not be read again."""
 
     name: bytes
     stamp: tuple[int, int, int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """What a path names: a regular file, or, without `file`, a folder with an index, named without its slash."""
 
     name: bytes

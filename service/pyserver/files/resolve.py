@@ -208,8 +208,9 @@ class OpenFile:
         self.close()
 
     def _describe(self, found: os.stat_result) -> None:
-        self.is_regular = stat.S_ISREG(found.st_mode)
-        self.is_directory = stat.S_ISDIR(found.st_mode)
+        kind = stat.S_IFMT(found.st_mode)
+        self.is_regular = kind == stat.S_IFREG
+        self.is_directory = kind == stat.S_IFDIR
         self.size = found.st_size
         self.modified_ns = found.st_mtime_ns
         self.changed_at = int(found.st_ctime)

@@ -13,6 +13,7 @@ disk only, and neither the site nor the cache.
 from collections.abc import Sequence
 from typing import Final
 
+from pyserver import limits
 from pyserver.clock import Clock
 from pyserver.files.look import Found, Known, Look
 from pyserver.files.mediatypes import media_type
@@ -77,6 +78,10 @@ class StaticSite:
             return entry.plain
         return self._full_way(request, lifecycle.connection_field(request.minor, keep))
 
+    def tidy(self) -> None:
+        """Close large files that nobody asked for lately. Worth a call now and then also when no request comes."""
+        self._cache.close_unused(self.clock.second - limits.FILES_KEPT_OPEN_S)
+
     # -- which file ----------------------------------------------------------------------------
 
     def _full_way(self, request: Request, connection: bytes) -> "Response | Pending":
@@ -86,10 +91,9 @@ class StaticSite:
             path = target.clean(request.path)
         except ProtocolError as error:
             return self._error(error.status, request, lifecycle.CLOSE if error.close else connection)
-        if hidden(path):
-            return self._error(404, request, connection)
-
         entry = self._cached(path)
+        if entry is None and hidden(path):  # what is in the cache has been judged
+            return self._error(404, request, connection)
         if entry is not None and entry.looked_at == self.clock.second:
             return self._answer(request, connection, entry)
         pending = Pending(self, request, connection, path, entry)
@@ -101,6 +105,7 @@ class StaticSite:
         if isinstance(found, Found) and found.file is not None:
             entry = _renewed(pending.entry, found.name, found.file, found.content, pending.second)
             self._cache.put(path, entry)
+            self.tidy()
             return self._answer(request, connection, entry)
         self._cache.drop(path)
         if isinstance(found, Found):

@@ -5,7 +5,7 @@ from pyserver.files.resolve import OpenFile
 from pyserver.handlers.cache import Entry, FileCache
 from pyserver.http.response import Response
 
-OVERHEAD = 1536
+OVERHEAD = 1600
 
 
 def entry(folder: Path, size: int = 0, *, large: bool = False) -> Entry:
@@ -91,6 +91,23 @@ def test_open_files_are_bounded_apart(tmp_path: Path) -> None:
     for number in range(5):
         cache.drop(b"/%d" % number)
     assert descriptors() == before
+
+
+def test_open_files_that_nobody_asks_for_are_closed(tmp_path: Path) -> None:
+    cache = FileCache(max_bytes=100_000, max_entries=100)
+    before = descriptors()
+    cache.put(b"/small", entry(tmp_path, 10))
+    for second in (1, 2, 3):
+        large = entry(tmp_path, 1 << 20, large=True)
+        large.looked_at = second
+        cache.put(b"/%d" % second, large)
+    del large
+    cache.close_unused(since=3)
+    assert descriptors() == before + 1
+    assert cache.get(b"/3") is not None
+    cache.close_unused(since=4)
+    assert descriptors() == before
+    assert len(cache) == 1  # what is in memory may stay
 
 
 def test_who_still_sends_a_file_keeps_it_open(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import gc
 import itertools
 import os
 import re
@@ -600,6 +601,15 @@ def test_the_first_index_that_is_there(folder: Path) -> None:
     assert visitor.later().get(b"/").content == b"<title>home</title>"
 
 
+def test_a_deleted_large_file_is_given_back(visitor: Visitor, folder: Path) -> None:
+    visitor.get(b"/large.bin")
+    (folder / "large.bin").unlink()
+    visitor.later(limits.FILES_KEPT_OPEN_S).site.tidy()
+    assert visitor.cache.get(b"/large.bin") is not None
+    visitor.later().get(b"/page.html")  # a busy site tidies by itself
+    assert visitor.cache.get(b"/large.bin") is None
+
+
 def test_without_room_everything_is_answered_all_the_same(folder: Path) -> None:
     visitor = Visitor(folder, max_bytes=0)
     for _ in range(3):
@@ -650,6 +660,18 @@ def test_descriptors_do_not_stay(visitor: Visitor) -> None:
         for path in (b"/page.html", b"/large.bin", b"/dir", b"/fifo", b"/nothing"):
             visitor.get(path)
     assert sorted(entry.name for entry in Path("/proc/self/fd").iterdir()) == before
+
+
+def test_no_answer_leaves_work_for_the_garbage_collector(visitor: Visitor) -> None:
+    paths = (b"/page.html", b"/large.bin", b"/dir", b"/nothing", b"/.git", b"/%00", b"/out", b"/page.html/")
+    gc.collect()
+    gc.disable()
+    try:
+        for path, line in itertools.product(paths, (b"Accept: */*", b"If-None-Match: *", b"Range: bytes=0-0")):
+            visitor.later().ask(request(path, line))
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 # -- the disk is needed -------------------------------------------------------------------------------------------
