@@ -64,6 +64,7 @@ def run(config: Config, enter_worker: EnterWorker) -> int:
     except (ListenError, SegmentError) as error:
         log.error("%s", error)  # noqa: TRY400  one line for the administrator, not our stack
         notifier.status(str(error))
+        notifier.close()
         return 1
     with contextlib.closing(master):
         return master.serve()
