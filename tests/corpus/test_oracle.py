@@ -65,65 +65,51 @@ def test_h11_agrees_on_the_corpora(entry: Entry) -> None:
         check(exchange, message)
 
 
-METHODS = st.sampled_from([b"GET", b"HEAD", b"POST", b"OPTIONS", b"PUT", b"get", b"M-X", b"CONNECT"])
+METHODS = st.sampled_from([b"GET", b"HEAD", b"POST", b"OPTIONS", b"get", b"M-X"])
 TARGETS = st.one_of(
-    st.sampled_from([b"/", b"*", b"/a?b", b"http://b", b"http://b:1/x?", b"b:1", b"//b", b"/%2e%2e", b'/"|^', b"/#"]),
+    st.sampled_from([b"/", b"/a?b", b"http://b", b"http://b:1/x?", b"//b", b"/%2e%2e", b'/"|^', b"/#", b"*"]),
     st.binary(max_size=3).map(lambda tail: b"/" + tail),
 )
-VERSIONS = st.sampled_from([b"HTTP/1.1"] * 6 + [b"HTTP/1.0", b"HTTP/1.9", b"HTTP/2.0", b"http/1.1"])
+VERSIONS = st.sampled_from([b"HTTP/1.1"] * 5 + [b"HTTP/1.0", b"HTTP/1.9", b"HTTP/2.0"])
 NAMES = st.sampled_from(
-    [
-        b"X",
-        b"Host",
-        b"content-length",
-        b"Content-Length",
-        b"Transfer-Encoding",
-        b"Connection",
-        b"Expect",
-        b"Content_Length",
-    ]
+    [b"X", b"Host", b"Content-Length", b"Transfer-Encoding", b"Connection", b"Expect", b"Content_Length"]
 )
 VALUES = st.one_of(
-    st.sampled_from(
-        [
-            b"a",
-            b"",
-            b"0",
-            b"5",
-            b"05",
-            b"5, 5",
-            b"+5",
-            b"chunked",
-            b"CHUNKED",
-            b"gzip",
-            b"close",
-            b"keep-alive",
-            b"x,close",
-        ]
-    ),
+    st.sampled_from([b"a", b"", b"0", b"5", b"5, 5", b"+5", b"chunked", b"gzip", b"close", b"keep-alive", b"x,close"]),
     st.binary(max_size=3),
 )
 WHITESPACE = st.sampled_from([b"", b" ", b"\t", b" \t "])
-FIELD_LINES = st.builds(lambda *parts: b"%b:%b%b%b\r\n" % parts, NAMES, WHITESPACE, VALUES, WHITESPACE)
+# Any line at all, which is mostly wrong, or one that is harmless.
+FIELD_LINES = st.one_of(
+    st.builds(lambda *parts: b"%b:%b%b%b\r\n" % parts, NAMES, WHITESPACE, VALUES, WHITESPACE),
+    st.builds(lambda *parts: b"Connection:%b%b%b\r\n" % parts, WHITESPACE, VALUES, WHITESPACE),
+    st.just(b"X: y\r\n"),
+)
+
+CHUNKED = b"transfer-encoding:CHUNKED\r\n"
 CONTENTS = st.sampled_from(
     [
-        b"",
-        b"hello",
-        b"0\r\n\r\n",
-        b"5\r\nhello\r\n0\r\n\r\n",
-        b"5;a=b\r\nhello\r\n000\r\nX: y\r\n\r\n",
-        b"5 \r\nhello\r\n0\r\n\r\n",
+        (b"", b""),
+        (b"Content-Length: 0\r\n", b""),
+        (b"content-length:\t05 \r\n", b"hello"),
+        (b"Content-Length: %d\r\n" % len(NEXT), NEXT),
+        (CHUNKED, b"0\r\n\r\n"),
+        (CHUNKED, b"5\r\nhello\r\n0\r\n\r\n"),
+        (CHUNKED, b"5;a=b\r\nhello\r\n000\r\nX: y\r\n\r\n"),
+        (CHUNKED, b"%x\r\n%b\r\n0\r\n\r\n" % (len(NEXT), NEXT)),
+        (CHUNKED, b"5 \r\nhello\r\n0\r\n\r\n"),
+        (CHUNKED, b"5\r\nhello0\r\n\r\n"),
+        (CHUNKED + b"Content-Length: 5\r\n", b"0\r\n\r\n"),
     ]
 )
 
 
 @st.composite
 def messages(draw: st.DrawFn) -> bytes:
-    lines = draw(st.lists(FIELD_LINES, max_size=4))
-    if draw(st.integers(0, 4)):
-        lines.insert(0, b"Host: a\r\n")
+    framing, content = draw(CONTENTS)
+    lines = [b"Host: a\r\n", framing, *draw(st.lists(FIELD_LINES, max_size=2))]
     head = b"%b %b %b\r\n%b\r\n" % (draw(METHODS), draw(TARGETS), draw(VERSIONS), b"".join(lines))
-    return head + draw(CONTENTS)
+    return head + content
 
 
 @given(st.lists(messages(), min_size=1, max_size=3).map(b"".join))

@@ -89,7 +89,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize(("pattern", "value"), HOSTILE)
 def test_hostile_input_is_refused_in_linear_time(pattern: re.Pattern[bytes], value: bytes) -> None:
-    before = time.perf_counter()
+    before = time.thread_time()
     assert pattern.fullmatch(value) is None
     # About 0.3 ms; what is quadratic needs seconds.
-    assert time.perf_counter() - before < 0.1
+    assert time.thread_time() - before < 0.1

@@ -92,6 +92,6 @@ def test_whatever_is_asked_a_span_lies_inside(value: bytes) -> None:
     "value", [b"bytes=" + b"0-0," * 8000 + b"x", b"bytes=" + b"," * 32_000, b"bytes=" + b" ," * 16_000]
 )
 def test_hostile_lists_cost_no_more_than_their_length(value: bytes) -> None:
-    before = time.perf_counter()
+    before = time.thread_time()
     assert resolve(value, SIZE) is None
-    assert time.perf_counter() - before < 0.1
+    assert time.thread_time() - before < 0.1
