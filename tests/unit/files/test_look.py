@@ -4,7 +4,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.unit.files.unprivileged import as_nobody
+from tests.unit.files.process import as_nobody, open_descriptors
 
 from pyserver import limits
 from pyserver.files.look import Found, Known, Look
@@ -90,8 +90,8 @@ def test_an_unreadable_index_is_403_not_the_next_one(site: Path) -> None:
 
 
 def test_a_folder_that_may_only_be_searched_has_its_pages(site: Path) -> None:
-    (site / "both").chmod(0o711)
-    (site / "none").chmod(0o711)
+    (site / "both").chmod(0o311)
+    (site / "none").chmod(0o311)
     root = Root(site)
 
     def body() -> None:
@@ -170,10 +170,10 @@ def test_content_and_stamp_are_of_one_moment(site: Path) -> None:
 
 def test_descriptors_do_not_stay(site: Path) -> None:
     root = Root(site)
-    before = sorted(entry.name for entry in Path("/proc/self/fd").iterdir())
+    before = open_descriptors()
     for path in (b"/page.html", b"/both", b"/both/", b"/none", b"/fifo", b"/large", b"/nothing"):
         try:
             Look(root, path, INDEX, None).take(cached_only=False)
         except OSError as error:
             assert status_for(error) == 404  # noqa: PT017  # or it went well
-    assert sorted(entry.name for entry in Path("/proc/self/fd").iterdir()) == before
+    assert open_descriptors() == before

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tests.unit.files.unprivileged import as_nobody, forbid_openat2, in_child
+from tests.unit.files.process import as_nobody, forbid_openat2, in_child, open_descriptors
 
 from pyserver.files.resolve import STATUS_FOR_ERRNO, OpenFile, Root, RootError, WouldBlock, status_for
 
@@ -51,10 +51,6 @@ def root(site: Path) -> Iterator[Root]:
 
 def read(root: Root, path: bytes) -> bytes:
     return OpenFile(root.open(path, cached_only=False)).read_all(cached_only=False)
-
-
-def open_descriptors() -> set[str]:
-    return {entry.name for entry in Path("/proc/self/fd").iterdir()}
 
 
 # -- what opens ---------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 import os
 from pathlib import Path
 
+from tests.unit.files.process import open_descriptors
+
 from pyserver.files.resolve import OpenFile
 from pyserver.handlers.cache import Entry, FileCache
 from pyserver.http.response import Response
@@ -15,10 +17,6 @@ def entry(folder: Path, size: int = 0, *, large: bool = False) -> Entry:
     made = Entry(b"/file", OpenFile(os.open(path, os.O_RDONLY)), large=large)
     path.unlink()
     return made
-
-
-def descriptors() -> int:
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 def test_what_was_put_is_there_until_dropped(tmp_path: Path) -> None:
@@ -81,21 +79,21 @@ def test_one_that_is_larger_than_all_room_evicts_nobody(tmp_path: Path) -> None:
 
 def test_open_files_are_bounded_apart(tmp_path: Path) -> None:
     cache = FileCache(max_bytes=100_000, max_entries=100, max_open=2)
-    before = descriptors()
+    before = len(open_descriptors())
     cache.put(b"/small", entry(tmp_path, 10))
     for number in range(5):
         cache.put(b"/%d" % number, entry(tmp_path, 1 << 30, large=True))  # its content is not in memory: no weight
-    assert descriptors() == before + 2
+    assert len(open_descriptors()) == before + 2
     assert [cache.get(b"/%d" % number) is not None for number in range(5)] == [False, False, False, True, True]
     assert cache.get(b"/small") is not None
     for number in range(5):
         cache.drop(b"/%d" % number)
-    assert descriptors() == before
+    assert len(open_descriptors()) == before
 
 
 def test_open_files_that_nobody_asks_for_are_closed(tmp_path: Path) -> None:
     cache = FileCache(max_bytes=100_000, max_entries=100)
-    before = descriptors()
+    before = len(open_descriptors())
     cache.put(b"/small", entry(tmp_path, 10))
     for second in (1, 2, 3):
         large = entry(tmp_path, 1 << 20, large=True)
@@ -103,10 +101,10 @@ def test_open_files_that_nobody_asks_for_are_closed(tmp_path: Path) -> None:
         cache.put(b"/%d" % second, large)
     del large
     cache.close_unused(since=3)
-    assert descriptors() == before + 1
+    assert len(open_descriptors()) == before + 1
     assert cache.get(b"/3") is not None
     cache.close_unused(since=4)
-    assert descriptors() == before
+    assert len(open_descriptors()) == before
     assert len(cache) == 1  # what is in memory may stay
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests.unit.files.unprivileged import as_nobody
+from tests.unit.files.process import as_nobody, open_descriptors
 
 from pyserver import limits
 from pyserver.clock import Clock
@@ -654,12 +654,12 @@ def test_the_short_cut_answers_as_the_full_way(folder: Path) -> None:
 def test_descriptors_do_not_stay(visitor: Visitor) -> None:
     for path in (b"/page.html", b"/large.bin", b"/dir", b"/fifo", b"/nothing"):
         visitor.get(path)
-    before = sorted(entry.name for entry in Path("/proc/self/fd").iterdir())
+    before = open_descriptors()
     for _ in range(5):
         visitor.later()
         for path in (b"/page.html", b"/large.bin", b"/dir", b"/fifo", b"/nothing"):
             visitor.get(path)
-    assert sorted(entry.name for entry in Path("/proc/self/fd").iterdir()) == before
+    assert open_descriptors() == before
 
 
 def test_no_answer_leaves_work_for_the_garbage_collector(visitor: Visitor) -> None:

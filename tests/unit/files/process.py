@@ -1,4 +1,4 @@
-"""Run a part of a test in a child process: as a user whom permissions bind, or under a filter that cannot be taken off.
+"""What a test needs of processes: a child without rights or under a filter for good, and a count of descriptors.
 
 Used by: tests of files and handlers. The superuser may read everything: what a closed file is to a client cannot be
          seen as root.
@@ -6,9 +6,11 @@ Used by: tests of files and handlers. The superuser may read everything: what a 
 
 import ctypes
 import errno
+import gc
 import os
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 _NOBODY = 65534
 
@@ -18,6 +20,12 @@ _PR_SET_SECCOMP = 22
 _SECCOMP_MODE_FILTER = 2
 _SECCOMP_RET_ALLOW = 0x7FFF0000
 _SECCOMP_RET_ERRNO = 0x00050000
+
+
+def open_descriptors() -> set[str]:
+    """Return the numbers that are open, when what a failed call may have left in a traceback is gone."""
+    gc.collect()
+    return {entry.name for entry in Path("/proc/self/fd").iterdir()}
 
 
 def in_child(body: Callable[[], None]) -> None:
