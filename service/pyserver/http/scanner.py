@@ -54,6 +54,7 @@ _TOKEN: Final = re.compile(grammar.TCHAR + rb"*+")
 _TARGET: Final = re.compile(grammar.TARGET_BYTE + rb"*+")
 _VERSION: Final = re.compile(rb"[!-~]*+")
 _VALUE: Final = re.compile(grammar.FIELD_BYTE + rb"*+")
+_LINES: Final = re.compile(rb"(?:%b)*" % grammar.FIELD_LINE)
 
 # The grammar of a head as a table. START and LINE lead on without taking a byte (b"") where no other one fits.
 RULES: Final = {
@@ -96,6 +97,8 @@ class HeadScanner:
         # One byte beyond what is allowed is enough to know that it is too much.
         end = min(len(data), self.start + limits.HEAD_MAX_BYTES)
         while part is not Part.END:
+            if part is Part.LINE:
+                self._part_start = mark = self._whole_lines(data, mark, end)
             rule = RULES[part]
             stop = rule.run.match(data, mark, end).end()  # type: ignore[union-attr]  # every run may be empty
             length = stop - self._part_start
@@ -123,14 +126,23 @@ class HeadScanner:
             raise ProtocolError(431, f"request head is longer than {limits.HEAD_MAX_BYTES} bytes")
         return False
 
+    def _whole_lines(self, data: bytes | bytearray, mark: int, end: int) -> int:
+        """Go past the field lines that are complete and good, all at once: the table is for the others."""
+        stop = _LINES.match(data, mark, end).end()  # type: ignore[union-attr]  # it may be empty
+        self._count_fields(data.count(b"\n", mark, stop))
+        return stop
+
+    def _count_fields(self, more: int) -> None:
+        self._fields += more
+        if self._fields > limits.FIELDS_MAX:
+            raise ProtocolError(431, f"more than {limits.FIELDS_MAX} field lines")
+
     def _leave(self, part: Part, onward: Part, data: bytes | bytearray, mark: int) -> None:
         """Check what is known when a part is complete."""
         if part is Part.VERSION:
             _check_version(bytes(data[self._part_start : mark - 1]))
         elif onward is Part.NAME:
-            self._fields += 1
-            if self._fields > limits.FIELDS_MAX:
-                raise ProtocolError(431, f"more than {limits.FIELDS_MAX} field lines")
+            self._count_fields(1)
         elif part is Part.BLANK_LF:
             self._blank_lines += 1
             self.start = mark
