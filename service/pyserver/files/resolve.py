@@ -13,6 +13,7 @@ import errno
 import os
 import stat
 import time
+from pathlib import Path
 from typing import Final
 
 # Linux gave openat2 the same number on every architecture but alpha, which Python's wheels and Debian do not have.
@@ -82,7 +83,10 @@ _PROBE_AT_ONCE: Final = _OpenHow(os.O_PATH | os.O_CLOEXEC, 0, _BENEATH | _RESOLV
 
 
 def _openat2(folder: int, name: bytes, how: _OpenHow) -> int:
-    """Return a descriptor, or the negated errno. Gives the interpreter lock up meanwhile."""
+    """Return a descriptor, or the negated errno.
+
+    Gives the interpreter lock up meanwhile: a virus scanner may hold up even an open from memory (fanotify(7)).
+    """
     fd: int = _syscall(_SYS_OPENAT2, folder, name, how, ctypes.sizeof(how))
     return fd if fd >= 0 else -ctypes.get_errno()
 
@@ -98,13 +102,12 @@ class Root:
     __slots__ = ("_cached", "_fd", "path")
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.fspath(path)
         self._fd = -1
+        self.path = os.fspath(path)
         try:
             self._fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            os.stat(
-                ".", dir_fd=self._fd
-            )  # may we search it? Asked first, so that the probe's EACCES can only mean a filter
+            # May we search it? Asked first, so that EACCES from the probe can only mean a filter.
+            os.stat(".", dir_fd=self._fd)
         except OSError as error:
             raise RootError(f"root {self.path}: {error.strerror}") from error
         self._cached = self._probe()
@@ -125,6 +128,12 @@ class Root:
         if fd < 0:
             raise OSError(-fd, os.strerror(-fd), path)
         return fd
+
+    def holds(self, path: str | os.PathLike[str]) -> bool:
+        """Tell whether `path` is the root or lies in it, by whatever name: a key or a log there is public (T-15)."""
+        root = os.fstat(self._fd)
+        real = Path(path).resolve()
+        return any(folder.exists() and os.path.samestat(root, folder.stat()) for folder in (real, *real.parents))
 
     def close(self) -> None:
         """Give the root folder back; open files stay open."""
@@ -166,6 +175,10 @@ _REFUSALS: Final = {
 }
 
 
+# preadv2(2) with RWF_NOWAIT: it is on the disk; or this file system (tmpfs, many over the network) never says.
+_CANNOT_TELL: Final = frozenset((errno.EAGAIN, errno.EOPNOTSUPP))
+
+
 class OpenFile:
     """An open descriptor and what fstat(2) said of it. The descriptor is closed with the last reference.
 
@@ -194,7 +207,7 @@ class OpenFile:
         try:
             os.preadv(self.fd, [one], offset, os.RWF_NOWAIT)
             os.preadv(self.fd, [one], offset + max(count, 1) - 1, os.RWF_NOWAIT)
-        except OSError:  # EAGAIN: on the disk. EOPNOTSUPP: a file system that cannot tell
+        except OSError:  # _CANNOT_TELL, or what sendfile will say better
             return False
         return True
 
@@ -222,12 +235,9 @@ class OpenFile:
         try:
             got = os.preadv(self.fd, [content], 0, os.RWF_NOWAIT)
         except OSError as error:
-            if error.errno in {
-                errno.EAGAIN,
-                errno.EOPNOTSUPP,
-            }:  # the latter: tmpfs, and other file systems that cannot tell
-                raise WouldBlock from None
-            raise
+            if error.errno not in _CANNOT_TELL:
+                raise
+            raise WouldBlock from None
         if got < self.size:  # partly in memory, or shorter than it was; waiting will tell
             raise WouldBlock
         return bytes(content)

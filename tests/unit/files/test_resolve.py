@@ -336,6 +336,21 @@ def test_the_root_stays_when_its_name_moves(root: Root, site: Path) -> None:
     assert read(root, b"/page.html") == b"page"
 
 
+def test_what_lies_in_the_root_is_known(root: Root, site: Path) -> None:
+    # T-15: a configuration, log or key below the root can be asked for
+    (site.parent / "link").symlink_to("www/dir")
+    inside = (site, site / "page.html", site / "dir" / "new.log", site.parent / "link" / "key.pem", site / "x" / "y")
+    outside = (
+        site.parent,
+        site.parent / "www-private" / "secret",
+        site.parent / "secret",
+        Path("/"),
+        site / "relative",
+    )
+    assert [root.holds(path) for path in inside] == [True] * len(inside)
+    assert [root.holds(path) for path in outside] == [False] * len(outside)
+
+
 # -- open files -------------------------------------------------------------------------------------
 
 
