@@ -11,7 +11,7 @@ import pytest
 from tests.systemd.image import image
 from tests.systemd.machine import HIERARCHIES, PREFIX, CommandError, Machine, sweep_groups, wait_until
 
-pytestmark = pytest.mark.systemd
+pytestmark = [pytest.mark.systemd, pytest.mark.timeout(600)]  # the first one may have to build the machine
 
 STAND_IN = """
 [Service]

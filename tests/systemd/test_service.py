@@ -7,7 +7,7 @@ import pytest
 from tests.systemd.machine import CommandError, wait_until
 from tests.systemd.service import CONFIG, Service
 
-pytestmark = pytest.mark.systemd
+pytestmark = [pytest.mark.systemd, pytest.mark.timeout(600)]  # the first one may have to build the machine
 
 PAGE = (Path(__file__).parents[2] / "www/index.html").read_text()
 
