@@ -145,6 +145,7 @@ class Connections:
         self._poll = poll
         self._capacity = capacity
         self._parking: Parking[Connection] = Parking(clock.now)
+        self._tidied = clock.second
 
     # -- events, called by worker.pool ---------------------------------------------------------
 
@@ -183,7 +184,10 @@ class Connections:
         self.serve(connection)
 
     def expire(self, now: float) -> None:
-        """End every connection whose deadline has passed."""
+        """End every connection whose deadline has passed; once a second let go of files that nobody wants."""
+        if self._clock.second != self._tidied:
+            self._tidied = self._clock.second
+            self._site.tidy()
         for connection in self._parking.due(now):
             phase = connection.phase
             if phase is Phase.WORKING:  # a follower has it; its disk is slow, the client is not
