@@ -47,34 +47,31 @@ class RequestReader:
         """
         assert self._request is None, "content of the last request is still here"
         assert self._body is None, "content of the last request is not at its end"
-        if not self._data or (self._scanner is not None and not self._scanned(self._scanner)):
+        if not self._data:
             return None
-        data = self._data
-        found = grammar.HEAD.match(data, self._start)
-        if found is None:
-            # Incomplete, wrong, or after empty lines: rare, so it may cost a second look.
-            self._scanner = HeadScanner(self._start)
-            return self.next()
+        found = None
+        if self._scanner is None:
+            found = grammar.HEAD.match(self._data, self._start)
+            if found is None:
+                # Incomplete, wrong, or after empty lines: rare, so it may cost a second look.
+                self._scanner = HeadScanner(self._start)
+        if self._scanner is not None:
+            if not self._scanned(self._scanner):
+                return None
+            found = grammar.HEAD.match(self._data, self._start)
+        assert found is not None, "the scanner lets a head through that the pattern does not match"
         request = interpret(found)
-        end = found.end()
-        if end == len(data):
-            self._data = b""
-            self._start = 0
-        else:
-            self._start = end
+        self._consumed(found.end())
         if request.chunked or request.length:
             self._request = request
         return request
 
     def _scanned(self, scanner: HeadScanner) -> bool:
-        """Tell whether the head that did not match at once is complete now; its bytes are then ready to match."""
+        """Tell whether the head that did not match at once is complete now, and drop the empty lines before it."""
         complete = scanner.advance(self._data)
-        self._consumed(scanner.start)  # the empty lines before it
+        self._consumed(scanner.start)
         if complete:
             self._scanner = None
-            if isinstance(self._data, bytearray):
-                self._data = bytes(self._data[self._start :])
-                self._start = 0
         return complete
 
     def discard_body(self) -> bool:
