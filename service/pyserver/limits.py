@@ -67,6 +67,9 @@ ABORT_GRACE_S: Final = 1.0
 # A worker that lives longer than this proves that its generation works; the throttle forgets.
 PROVEN_AFTER_S: Final = 2.0
 
+# SIGINT, a person's Ctrl-C, waits for nobody but the workers, which close idle connections and write their logs.
+INTERRUPT_GRACE_S: Final = 0.5
+
 # Wished size of a channel's buffer: a full queue of single connections, at about 1 KiB of kernel memory each.
 # The kernel gives at most twice net.core.wmem_max.
 CHANNEL_BUFFER_BYTES: Final = 1 * MIB

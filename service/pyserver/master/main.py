@@ -32,7 +32,7 @@ from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import HEADER, Segment, SegmentError
 from pyserver.ipc.semaphores import Stuck
 from pyserver.ipc.stats import index_of
-from pyserver.limits import ABORT_GRACE_S, START_TRIES, TICK_S
+from pyserver.limits import ABORT_GRACE_S, INTERRUPT_GRACE_S, START_TRIES, TICK_S
 from pyserver.master import children
 from pyserver.master.acceptor import Acceptor
 from pyserver.master.children import Child
@@ -194,8 +194,10 @@ class Master:
     def _on_signals(self) -> None:
         self._attend_at = 0.0
         for number in self._signals.take():
-            if number in (signal.SIGTERM, signal.SIGINT):
+            if number == signal.SIGTERM:
                 self._stop(number.name)
+            elif number == signal.SIGINT:
+                self._stop(number.name, drain=INTERRUPT_GRACE_S)
             elif number == signal.SIGUSR1:
                 log.info("%s: workers open their log files again", number.name)
                 for place in self._places:
@@ -255,7 +257,7 @@ class Master:
         place = self._places[slot]
         now = time.monotonic()
         expected = place.state is State.DRAINING
-        was_starting = place.state is State.STARTING
+        never_ready = not self._words[self._segment.row(slot, "beat_ns")]
         self._happened(place, "exited", now)
         lost = self._words[self._segment.counters(slot) + _OPEN]
         self._unmended.add(slot)
@@ -273,7 +275,7 @@ class Master:
                 slot, place.generation, child.pid, ending, now - place.spawned_at, lost, waiting, delay,
                 extra=_fields(WORKER=slot, CONNECTIONS_LOST=lost),
             )  # fmt: skip
-        if was_starting and not self._ready and self._status is None:
+        if never_ready and not self._ready and self._status is None:
             self._on_failed_start(ending)
 
     def _on_failed_start(self, ending: str) -> None:
@@ -461,17 +463,18 @@ class Master:
 
     # -- the end ------------------------------------------------------------------------------------
 
-    def _stop(self, why: str, status: int = 0) -> None:
+    def _stop(self, why: str, status: int = 0, drain: float | None = None) -> None:
         """Begin to stop; told a second time, do not wait for anyone."""
         if self._status is not None:
             log.warning("%s: not waiting any longer", why)
             self._force()
             return
         self._status = status
-        self._deadline = time.monotonic() + self._config.server.drain
+        drain = self._config.server.drain if drain is None else min(drain, self._config.server.drain)
+        self._deadline = time.monotonic() + drain
         self._words[HEADER["master_state"]] = 1
         open_now = self._queue.totals()["connections_open"]
-        log.log(NOTICE, "%s: stopping, %d connections open, at most %.0f s", why, open_now, self._config.server.drain)
+        log.log(NOTICE, "%s: stopping, %d connections open, at most %g s", why, open_now, drain)
         self._notifier.stopping(f"draining, {open_now} connections open")
         self._acceptor.finish()
 

@@ -156,4 +156,8 @@ class AccessLog:
     def _open(self) -> int:
         if self._path == "-":
             return 1
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o640)
+        # O_NONBLOCK for the opening alone: without it a FIFO that nobody reads would hold us here for ever.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+        fd = os.open(self._path, flags, 0o640)
+        os.set_blocking(fd, True)
+        return fd
