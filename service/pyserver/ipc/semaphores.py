@@ -121,8 +121,9 @@ class Mutex:
                     raise Stuck(f"no turn at a mutex within {self._patience_s:.1f} s") from None
             except posix_ipc.SignalError:
                 continue
-        words[at + 2] += 1
+        # In this order: who has counted this hold has said HELD before. recover() rests on it.
         words[at] = 2  # State.HELD
+        words[at + 2] += 1
         return self
 
     def __exit__(
@@ -140,33 +141,56 @@ class Mutex:
         move. Raises Stuck if neither can be shown within `within_s`: then a living party has stopped inside the
         critical section (SIGSTOP), and the watch over heartbeats will end it.
 
-        Why this is sound. Look once, at a moment when no living party says HELD. If afterwards our own wait fails
-        (somebody holds it), no party's `holds` moved (nobody got it since), and each party that says WANTED ended a
-        wait in vain since (so it did not hold it either), then no living party held it during our wait: the dead one
-        does. Conversely, if we get it, or anybody did, the dead one does not hold it.
+        Why this is sound. The look reads every living party's `holds`, then their states, of which none may say HELD,
+        then their `turns`. So whoever holds the mutex when the look is complete has not counted that hold yet (it
+        would have said HELD first), and a wait that begins after `turns` moved once more is later than the look.
+
+        Assume that the dead party does not hold it, that our own wait after the look was in vain, and that the
+        judgement below passes. During our wait a living X held the mutex, and by the last reading of `holds` it had
+        not counted that; so it held it until then, and at the reading before said WANTED, not yet HELD. Then `turns`
+        of X moved twice since the look: a wait of X began and failed after the look, before X got it. So before X
+        another Y held it after the look and did not count it, and still holds it: both X and Y do, a contradiction.
+
+        Conversely, if we get the mutex, or anybody counted a hold, the dead one does not hold it.
+
+        The order of all these accesses matters: tests/unit/ipc/mutex_model.py visits every state that can come of it,
+        and finds the hole when any of them is turned round.
         """
         words = self._words
         if words[dead] == State.IDLE:
             return False
         living = tuple(living)
         end = time.monotonic() + within_s
-        look: dict[int, tuple[int, int]] | None = None
+        look: tuple[list[int], list[int]] | None = None
         while time.monotonic() < end:
-            if look is None and all(words[at] != State.HELD for at in living):
-                look = {at: (words[at + 1], words[at + 2]) for at in living}
+            if look is None:
+                look = self._look(living)
             if self._free_within(MUTEX_TURN_S * 2):
                 words[dead] = State.IDLE
                 return False
             if look is None:
                 continue
-            if any(words[at + 2] != look[at][1] for at in living):
+            holds, turns = look
+            waits = all(
+                words[at] == State.IDLE or (words[at] == State.WANTED and words[at + 1] >= before + 2)
+                for at, before in zip(living, turns, strict=True)
+            )
+            if any(words[at + 2] != before for at, before in zip(living, holds, strict=True)):
                 words[dead] = State.IDLE
                 return False
-            if all(words[at] == State.IDLE or words[at + 1] != look[at][0] for at in living):
+            if waits:
                 words[dead] = State.IDLE
                 self._semaphore.release()
                 return True
         raise Stuck("a mutex is held, and not provably by the dead")
+
+    def _look(self, living: tuple[int, ...]) -> tuple[list[int], list[int]] | None:
+        """Return each living party's holds and turns, read in the order that recover() needs; None if one says HELD."""
+        words = self._words
+        holds = [words[at + 2] for at in living]
+        if any(words[at] == State.HELD for at in living):
+            return None
+        return holds, [words[at + 1] for at in living]
 
     def _free_within(self, seconds: float) -> bool:
         """Take it and give it back; tell whether it became free within `seconds`."""
