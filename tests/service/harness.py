@@ -201,6 +201,12 @@ class Server:
         """Connect."""
         return Client(self.address, within=within, receive_buffer=receive_buffer)
 
+    @contextlib.contextmanager
+    def clients(self, count: int, *, within: float = 5.0) -> Iterator[list[Client]]:
+        """Connect so many at once."""
+        with contextlib.ExitStack() as stack:
+            yield [stack.enter_context(self.client(within=within)) for _ in range(count)]
+
     def ask(self, target: str = "/", *fields: str, method: str = "GET", within: float = 5.0) -> Answer:
         """Send one request on a connection of its own."""
         return ask(self.address, target, *fields, method=method, within=within)
@@ -255,6 +261,16 @@ class Server:
         pid = self.workers()[slot]
         os.kill(pid, number)
         return pid
+
+    @staticmethod
+    def kill_process(pid: int, number: int = signal.SIGKILL) -> None:
+        """Signal a process of the service; one that has just gone is not an error."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+    def ended(self) -> bool:
+        """Tell whether the master is gone."""
+        return self._process.poll() is not None
 
     def stop_workers(self) -> list[int]:
         """SIGSTOP every worker, and wait until each has stopped."""

@@ -1,0 +1,179 @@
+"""The end: what is under way is finished, what is idle is closed at once, and nobody waits for ever."""
+
+import hashlib
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.service.client import Client, Failure, Refused, Reset, Truncated, request
+from tests.service.conftest import Serve
+from tests.service.harness import Server, wait_until
+
+LONG = {"server.drain": 20}
+
+
+@pytest.fixture
+def downloads(site: Path, large: bytes) -> Path:
+    (site / "large.bin").write_bytes(large)
+    return site
+
+
+def slow_reader(server: Server) -> Client:
+    """Return a client that has asked for far more than the buffers hold, and read nothing of it."""
+    client = server.client(receive_buffer=65536, within=10)
+    client.send(request("/large.bin"))
+    wait_until(lambda: server.counters()["responses_2xx"] > 0)
+    return client
+
+
+@pytest.fixture
+def busy(serve: Serve, downloads: Path) -> Iterator[tuple[Server, Client]]:
+    """A server in the middle of an answer, and the client that it is for."""
+    server = serve(settings=LONG)
+    with slow_reader(server) as client:
+        yield server, client
+
+
+def test_answer_under_way_is_finished(busy: tuple[Server, Client], large: bytes) -> None:
+    server, client = busy
+    server.send_signal(signal.SIGTERM)
+    wait_until(lambda: server.logged("SIGTERM: stopping, 1 connections open, at most 20 s"))
+    answer = client.answer()
+    assert hashlib.sha256(answer.content).digest() == hashlib.sha256(large).digest()
+    assert client.ended()
+    began = time.monotonic()
+    assert server.wait() == 0
+    assert time.monotonic() - began < 2
+    assert not server.logged("cutting")
+
+
+def test_idle_connections_are_closed_at_once(serve: Serve) -> None:
+    server = serve(settings=LONG)
+    with server.clients(20) as clients:
+        for client in clients:
+            client.ask()
+        began = time.monotonic()
+        server.send_signal(signal.SIGTERM)
+        assert all(client.ended() for client in clients)
+        assert server.wait() == 0
+        assert time.monotonic() - began < 2
+
+
+def test_new_clients_are_refused(busy: tuple[Server, Client]) -> None:
+    server, client = busy
+    server.send_signal(signal.SIGTERM)
+    wait_until(lambda: server.logged("stopping"))
+    with pytest.raises(Refused):
+        wait_until(lambda: not server.client().close())
+    client.answer()
+    assert server.wait() == 0
+
+
+def test_request_that_is_on_its_way_is_answered(serve: Serve) -> None:
+    """A connection that was made but has not asked yet gets a moment to do so."""
+    server = serve(settings=LONG)
+    with server.client() as early:
+        wait_until(lambda: server.counters()["connections"] == 1)
+        server.send_signal(signal.SIGTERM)
+        wait_until(lambda: server.logged("stopping"))
+        answer = early.ask()
+        assert (answer.status, answer.persists) == (200, False)
+        assert early.ended()
+    assert server.wait() == 0
+
+
+def test_half_a_request_gets_the_time_it_needs(serve: Serve) -> None:
+    server = serve(settings=LONG)
+    with server.client() as client:
+        client.send(b"GET / HTTP/1.1\r\n")
+        wait_until(lambda: server.counters()["bytes_received"] > 0)
+        server.send_signal(signal.SIGTERM)
+        wait_until(lambda: server.logged("stopping"))
+        time.sleep(0.5)
+        client.send(b"Host: localhost\r\n\r\n")
+        answer = client.answer()
+        assert (answer.status, answer.persists) == (200, False)
+    assert server.wait() == 0
+
+
+def test_deadline_cuts_and_says_so(serve: Serve, downloads: Path) -> None:
+    server = serve(settings={"server.drain": 1})
+    with slow_reader(server) as client:
+        began = time.monotonic()
+        with server.logs("drain deadline passed, cutting 1 connections"):
+            assert server.stop() == 0
+        assert 0.9 < time.monotonic() - began < 3
+        with pytest.raises((Truncated, Reset)):
+            client.answer()
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_second_signal_does_not_wait(busy: tuple[Server, Client], second: int) -> None:
+    server, client = busy
+    server.send_signal(signal.SIGTERM)
+    wait_until(lambda: server.logged("stopping"))
+    began = time.monotonic()
+    assert server.stop(second) == 0
+    assert time.monotonic() - began < 2
+    with pytest.raises(Failure):
+        client.answer()
+
+
+def test_interrupt_at_a_terminal_ends_at_once(busy: tuple[Server, Client]) -> None:
+    """As the help says: SIGTERM finishes the answers under way; a second one, or SIGINT, ends at once."""
+    server, client = busy
+    began = time.monotonic()
+    assert server.stop(signal.SIGINT) == 0
+    assert time.monotonic() - began < 2
+    with pytest.raises(Failure):
+        client.answer()
+
+
+def test_hangup_changes_nothing(serve: Serve) -> None:
+    server = serve()
+    with server.logs("SIGHUP ignored"):
+        server.send_signal(signal.SIGHUP)
+    assert server.ask().status == 200
+    assert server.generations() == {0: 1, 1: 1}
+
+
+def test_workers_ignore_signals_for_the_group(serve: Serve) -> None:
+    """Ctrl-C goes to every process of the terminal's group; the master alone decides what it means."""
+    server = serve()
+    with server.client() as client:
+        client.ask()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            server.kill_worker(0, number)
+            server.kill_worker(1, number)
+        assert client.ask().status == 200
+    assert server.generations() == {0: 1, 1: 1}
+
+
+def test_stop_at_once_after_ready(serve: Serve) -> None:
+    for _ in range(3):
+        assert serve().stop() == 0
+
+
+def test_stop_during_the_start(launch: Serve) -> None:
+    """A signal that comes before the service is ready ends it too."""
+    server = launch(settings=LONG)
+    wait_until(lambda: server.logged("listening on"))
+    assert server.stop() == 0
+
+
+def test_waiting_connections_are_answered_before_the_end(serve: Serve) -> None:
+    """What the kernel took for us before the stop is not thrown away."""
+    server = serve(settings=LONG)
+    pids = server.stop_workers()
+    with server.clients(10, within=10) as clients:
+        for client in clients:
+            client.send(request("/small.txt"))
+        wait_until(lambda: server.look().filled_slots == 10)
+        server.send_signal(signal.SIGTERM)
+        wait_until(lambda: server.logged("stopping"))
+        for pid in pids:
+            server.kill_process(pid, signal.SIGCONT)
+        assert [client.answer().content for client in clients] == [b"small\n"] * 10
+    assert server.wait() == 0
