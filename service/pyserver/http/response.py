@@ -23,6 +23,7 @@ _FIELD_VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
 # What an error page says below its title. One sentence for the visitor; the reason is for the log.
 SENTENCES: Final = {
+    301: "This page has its place at a slightly different address.",
     400: "Your browser sent a request that this server does not understand.",
     403: "You are not allowed to see this page.",
     404: "There is nothing at this address.",
