@@ -81,7 +81,7 @@ def snapshot(segment: Segment, *, alive: bool = True) -> Snapshot:
                 counters=rows[slot],
             )
         )
-    filled = sum(worker.waiting for worker in workers)
+    filled, in_hand = sum(worker.waiting for worker in workers), header("in_hand")
     return Snapshot(
         name=segment.name,
         alive=alive,
@@ -89,9 +89,9 @@ def snapshot(segment: Segment, *, alive: bool = True) -> Snapshot:
         master_pid=header("master_pid"),
         since=header("since"),
         capacity=header("capacity"),
-        empty_slots=max(0, header("capacity") - filled - header("in_hand")),
+        empty_slots=max(0, header("capacity") - filled - in_hand),
         filled_slots=filled,
-        in_hand=header("in_hand"),
+        in_hand=in_hand,
         restarts=header("restarts"),
         accept_pauses=header("accept_pauses"),
         saturations=header("saturations"),
@@ -101,15 +101,23 @@ def snapshot(segment: Segment, *, alive: bool = True) -> Snapshot:
 
 
 def _counters(segment: Segment) -> tuple[dict[str, int], list[dict[str, int]]]:
-    """Return totals and rows from a moment when nothing was being folded, if there is one within 50 ms."""
-    words = segment.words
+    """Return totals and rows from a moment when nothing was being folded.
+
+    Only a master that has stopped in the middle of it, and stays there for 50 ms, is not waited for. That we were late
+    ourselves is no reason to believe what was torn.
+    """
+    words, fold = segment.words, HEADER["fold"]
     rows_at = [segment.counters(slot) for slot in range(segment.slots)]
-    end = time.monotonic() + 0.05
+    seen, end = -1, 0.0
     while True:
-        before = words[HEADER["fold"]]
+        before = words[fold]
         found = stats.read(words, TOTALS, rows_at)
-        if (before % 2 == 0 and words[HEADER["fold"]] == before) or time.monotonic() > end:
+        same = words[fold] == before
+        if same and (before % 2 == 0 or (before == seen and time.monotonic() > end)):
             return found
+        if before != seen:
+            seen, end = before, time.monotonic() + 0.05
+        time.sleep(0.001)
 
 
 # -- the command --------------------------------------------------------------------------------
