@@ -21,7 +21,7 @@ import posix_ipc
 
 from pyserver.ipc import semaphores, stats
 from pyserver.ipc.segment import HEADER, ROW, TOTALS, Segment
-from pyserver.ipc.semaphores import Mutex, Semaphore, set_value, try_acquire
+from pyserver.ipc.semaphores import Mutex, Semaphore, Stuck, set_value, try_acquire
 from pyserver.limits import MUTEX_PATIENCE_MASTER_S
 
 _IN_HAND: Final = HEADER["in_hand"]
@@ -105,7 +105,8 @@ class Queue:
         """Count connections as waiting in a slot's channel, just before they are sent; return the message's number.
 
         Before and not after the sending: a worker may have them in hand a microsecond later, and must find them
-        counted rather than wait for the count. If the channel refuses them, withdraw() undoes it.
+        counted rather than wait for the count. If the channel refuses them, withdraw() undoes it. Raises
+        semaphores.Stuck, with nothing changed, when a worker died or stopped inside: it is to be mended first.
         """
         words, sent = self._words, self._segment.row(slot) + _SENT
         with self._mutex:
@@ -118,12 +119,20 @@ class Queue:
 
     def withdraw(self, slot: int, count: int) -> None:
         """Undo publish() for connections that the channel did not take."""
-        words, sent = self._words, self._segment.row(slot) + _SENT
-        with self._mutex:
-            words[sent] -= count
-            for _ in range(count):
-                try_acquire(self._filled)
-            words[_IN_HAND] += count
+        try:
+            with self._mutex:
+                self._take_back(slot, count)
+        except Stuck:
+            # A worker died or stopped inside since publish(). What changes here is the master's own, or atomic; it is
+            # under the mutex for the sake of mend(), which the master does not do at the same time.
+            self._take_back(slot, count)
+
+    def _take_back(self, slot: int, count: int) -> None:
+        words = self._words
+        words[self._segment.row(slot) + _SENT] -= count
+        for _ in range(count):
+            try_acquire(self._filled)
+        words[_IN_HAND] += count
 
     def want_room(self) -> bool:
         """Ask the workers for a message when there is room; True when there is some already."""

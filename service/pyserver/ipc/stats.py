@@ -5,7 +5,7 @@ Never:   costs a request more than an addition to an integer: a worker stores it
 Used by: worker (Tally), master (fold, status line), ipc.segment (layout), ipc.observe.
 """
 
-import struct
+from array import array
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -38,8 +38,7 @@ COUNTERS: Final = (
 )
 
 _INDEX: Final = {counter.name: index for index, counter in enumerate(COUNTERS)}
-_LAYOUT: Final = struct.Struct(f"={len(COUNTERS)}Q")
-_WORD: Final = 8
+_CELLS: Final = len(COUNTERS)
 
 
 def index_of(name: str) -> int:
@@ -80,24 +79,27 @@ class Tally:
     def publish(self, words: memoryview, at: int) -> None:
         """Store every counter at word `at` of the segment."""
         _, c1, c2, c3, c4, c5 = self.classes
-        _LAYOUT.pack_into(
-            words,
-            at * _WORD,
-            self.connections_open,
-            self.connections,
-            self.connections_lost,
-            self.requests,
-            c1,
-            c2,
-            c3,
-            c4,
-            c5,
-            self.bytes_sent,
-            self.bytes_received,
-            self.queue_wait,
-            self.deadlines,
-            self.failures,
-            self.log_lines_dropped,
+        # One copy over what is there. struct.pack_into() would clear the row first: a reader could see nothing counted,
+        # and a worker killed just then would take all that it counted with it.
+        words[at : at + _CELLS] = array(
+            "Q",
+            (
+                self.connections_open,
+                self.connections,
+                self.connections_lost,
+                self.requests,
+                c1,
+                c2,
+                c3,
+                c4,
+                c5,
+                self.bytes_sent,
+                self.bytes_received,
+                self.queue_wait,
+                self.deadlines,
+                self.failures,
+                self.log_lines_dropped,
+            ),
         )
 
 
