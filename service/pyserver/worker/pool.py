@@ -68,6 +68,7 @@ class Pool:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._channel = self._end.fileno()
         self._taking = True  # the channel is in the poll set
+        self._look_again_at = 0.0  # for idle connections, when it is not
         self._leave_by: float | None = None  # the master is gone: when we go too, at the latest
         poll.register(self._wake, select.EPOLLIN)
         poll.register(self._channel, select.EPOLLIN)
@@ -152,8 +153,8 @@ class Pool:
             batch = self._access.take()
             if batch is not None:
                 connections.jobs.append(Job(batch.write, partial(self._written, self._access, batch)))
-        if connections.full is self._taking and self._leave_by is None:
-            self._take_or_not()
+        if (connections.full or not self._taking) and self._leave_by is None:
+            self._take_or_not(now)
         if connections.draining and self._has_drained(now):
             self._shutdown = True
         return self._shutdown
@@ -168,14 +169,17 @@ class Pool:
         access.written(batch)
         self._tally.log_lines_dropped = access.dropped
 
-    def _take_or_not(self) -> None:
+    def _take_or_not(self, now: float) -> None:
         """Near our limit of open files leave new connections in the channel, and idle ones make room."""
-        if self._taking and self._connections.full:
-            self._connections.make_room()
-            if self._connections.full:
-                self._poll.unregister(self._channel)
-                self._taking = False
-        elif not self._taking and not self._connections.full:
+        connections = self._connections
+        # When nobody was idle, it takes a walk over all to find out whether somebody is by now: not in every round.
+        if connections.full and (self._taking or now >= self._look_again_at):
+            connections.make_room()
+            self._look_again_at = now + ROUND_S
+        if connections.full and self._taking:
+            self._poll.unregister(self._channel)
+            self._taking = False
+        elif not connections.full and not self._taking:
             self._poll.register(self._channel, select.EPOLLIN)
             self._taking = True
 
