@@ -64,7 +64,9 @@ class Client:
     def __init__(self, address: Address, *, within: float = 5.0, receive_buffer: int = 0) -> None:
         self.within = within
         self.received = b""  # and not yet part of an answer
-        family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        family = (
+            socket.AF_UNIX if isinstance(address, str) else socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        )
         self.socket = socket.socket(family, socket.SOCK_STREAM)
         self.socket.settimeout(within)
         if receive_buffer:
@@ -195,7 +197,13 @@ class Report:
 
     def failed(self, error: Exception, since: float) -> None:
         self.failures.append(
-            {"client": self.kind, "what": type(error).__name__, "text": str(error), "since": since, "at": time.monotonic()}
+            {
+                "client": self.kind,
+                "what": type(error).__name__,
+                "text": str(error),
+                "since": since,
+                "at": time.monotonic(),
+            }
         )
 
 

@@ -359,9 +359,7 @@ class Server:
 class Load:
     """Clients in a process of their own, from `with` to its end; then `failures` and `answered` are there."""
 
-    def __init__(
-        self, address: Address, targets: Mapping[str, str], *, one_shot: int = 4, keep_alive: int = 4
-    ) -> None:
+    def __init__(self, address: Address, targets: Mapping[str, str], *, one_shot: int = 4, keep_alive: int = 4) -> None:
         self._order = {"address": address, "targets": targets, "one_shot": one_shot, "keep_alive": keep_alive}
         self.answered: dict[str, int] = {}
         self.failures: list[dict[str, Any]] = []

@@ -26,7 +26,9 @@ def test_master_without_descriptors_pauses_and_recovers(serve: Serve) -> None:
     server = serve()
     server.ask()
     with limited(server.pid, max(descriptors(server.pid)) + 1), server.clients(10, within=10) as clients:
-        wait_until(lambda: server.logged(r"no descriptor for a client \(Too many open files\), accepting again in 0.1 s"))
+        wait_until(
+            lambda: server.logged(r"no descriptor for a client \(Too many open files\), accepting again in 0.1 s")
+        )
         before = cpu_seconds(server.pid)
         time.sleep(1)
         assert cpu_seconds(server.pid) - before < 0.2

@@ -20,7 +20,8 @@ def client_of(server: Server, slot: int) -> Client:
         client = server.client()
         client.ask()
         taker = wait_until(
-            lambda: [w for w in server.look().workers if w.counters["connections"] > before[w.slot]], why="a taker"  # noqa: B023
+            lambda: [w for w in server.look().workers if w.counters["connections"] > before[w.slot]],
+            why="a taker",  # noqa: B023
         )[0]
         if taker.slot == slot:
             return client

@@ -94,8 +94,12 @@ def test_two_hundred_kills_under_load(serve: Serve, site: Path) -> None:
             if pid and any(worker.state == "ready" for worker in server.look().workers):
                 kills.append(time.monotonic())
                 server.kill_process(pid)
-                assert server.ask("/small.txt", within=15).content == b"small\n", f"after kill {len(kills)}, seed {seed}"
-    print(f"seed {seed}: {load.answered}, {Counter(f['client'] + ' ' + f['what'] for f in load.failures)}, {load.longest}")
+                assert server.ask("/small.txt", within=15).content == b"small\n", (
+                    f"after kill {len(kills)}, seed {seed}"
+                )
+    print(
+        f"seed {seed}: {load.answered}, {Counter(f['client'] + ' ' + f['what'] for f in load.failures)}, {load.longest}"
+    )
     assert not backwards, (seed, backwards[:5])
     assert load.answered["one-shot"] > KILLS
     assert load.answered["keep-alive"] > KILLS
@@ -103,9 +107,7 @@ def test_two_hundred_kills_under_load(serve: Serve, site: Path) -> None:
     # A client loses what the dead worker had open: cut, never refused, never kept waiting, never answered wrongly.
     assert {failure["what"] for failure in load.failures} <= {"Reset", "Truncated"}, (seed, load.failures[:5])
     unexplained = [
-        failure
-        for failure in load.failures
-        if not any(failure["since"] - 0.05 <= at <= failure["at"] for at in kills)
+        failure for failure in load.failures if not any(failure["since"] - 0.05 <= at <= failure["at"] for at in kills)
     ]
     assert not unexplained, (seed, unexplained[:5])
     assert len(load.failures) <= KILLS * sum(clients.values())

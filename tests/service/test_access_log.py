@@ -1,0 +1,163 @@
+"""The access log: each request a line of the combined format, none lost when the file is moved away."""
+
+import hashlib
+import re
+import signal
+import time
+from pathlib import Path
+
+from tests.service.client import Reset, Truncated, request
+from tests.service.conftest import Serve
+from tests.service.harness import Load, wait_until
+
+COMBINED = re.compile(
+    r"(?P<client>\S+) - - \[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "
+    r'"(?P<request>[^"]*)" (?P<status>\d{3}) (?P<bytes>\d+) "(?P<referer>[^"]*)" "(?P<agent>[^"]*)"'
+)
+
+
+def lines(path: Path) -> list[re.Match[str]]:
+    """Return the lines of a log, each of which must be of the format."""
+    found = []
+    for line in path.read_text("ascii").splitlines():
+        match = COMBINED.fullmatch(line)
+        assert match, line
+        found.append(match)
+    return found
+
+
+def test_each_request_is_a_line(serve: Serve, tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    server = serve(access_log=log)
+    with server.client() as client:
+        client.ask("/small.txt?q=1", "User-Agent: tester/1.0", "Referer: http://example.org/")
+        client.ask("/nothing")
+        client.ask("/small.txt", method="HEAD")
+        client.send(b"nonsense\r\n\r\n")
+        client.answer()
+    wait_until(lambda: len(lines(log)) == 4)
+    first, second, third, fourth = lines(log)
+    assert first["request"] == "GET /small.txt?q=1 HTTP/1.1"
+    assert (first["client"], first["status"], first["bytes"]) == ("127.0.0.1", "200", "6")
+    assert (first["referer"], first["agent"]) == ("http://example.org/", "tester/1.0")
+    assert (second["status"], second["referer"], second["agent"]) == ("404", "-", "-")
+    assert (third["request"], third["status"], third["bytes"]) == ("HEAD /small.txt HTTP/1.1", "200", "0")
+    assert (fourth["request"], fourth["status"]) == ("nonsense", "400")
+
+
+def test_what_a_client_sends_can_neither_end_a_line_nor_drive_a_terminal(serve: Serve, tmp_path: Path) -> None:
+    """T-42, nginx CVE-2009-4487."""
+    log = tmp_path / "access.log"
+    server = serve(access_log=log)
+    with server.client() as client:
+        client.send(
+            b'GET /"quoted"\\ HTTP/1.1\r\nHost: a\r\nUser-Agent: "x\\" \xff\xe2\x80\xae\ttab\r\nReferer: \x80\r\n\r\n'
+        )
+        client.answer()
+    with server.client() as client:
+        client.send(b"GET /\x1b[2J HTTP/1.1\r\nHost: a\r\nUser-Agent: \x1b]0;owned\x07\r\n\r\n")
+        client.answer()
+    wait_until(lambda: len(lines(log)) == 2)
+    text = log.read_bytes()
+    assert not re.search(rb"[^\x20-\x7e\n]", text)
+    assert b"\\x1B" in text
+    assert b"\\x22" in text
+
+
+def test_moved_away_and_opened_anew_under_load(serve: Serve, site: Path, tmp_path: Path) -> None:
+    """What logrotate does, five times: every answer has its line, in one of the files."""
+    log = tmp_path / "access.log"
+    server = serve(access_log=log, dev=False)
+    target = {"/small.txt": hashlib.sha256((site / "small.txt").read_bytes()).hexdigest()}
+    with Load(server.address, target, one_shot=2, keep_alive=2) as load:
+        for turn in range(5):
+            wait_until(log.exists)
+            wait_until(lambda: log.stat().st_size > 1000)
+            log.rename(tmp_path / f"access.log.{turn}")
+            with server.logs("SIGUSR1: workers open their log files again"):
+                server.send_signal(signal.SIGUSR1)
+    assert not load.failures
+    wait_until(log.exists)
+    assert server.stop() == 0
+    seen = [line for path in sorted(tmp_path.glob("access.log*")) for line in lines(path)]
+    assert len(seen) == load.answered["one-shot"] + load.answered["keep-alive"]
+    assert {line["status"] for line in seen} == {"200"}
+
+
+def test_moved_file_is_not_written_any_more(serve: Serve, tmp_path: Path) -> None:
+    log, moved = tmp_path / "access.log", tmp_path / "moved"
+    server = serve(access_log=log)
+    server.ask()
+    wait_until(lambda: len(lines(log)) == 1)
+    log.rename(moved)
+    server.send_signal(signal.SIGUSR1)
+    wait_until(log.exists)
+    time.sleep(0.3)  # the other worker has opened it too
+    for _ in range(4):
+        server.ask()
+    wait_until(lambda: len(lines(log)) == 4)
+    assert len(lines(moved)) == 1
+
+
+def test_folder_that_is_gone_keeps_the_old_file(serve: Serve, tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    server = serve(access_log=folder / "access.log")
+    moved = folder.rename(tmp_path / "moved")
+    with server.logs("cannot open .*access.log again: No such file or directory, writing on to the old file", times=2):
+        server.send_signal(signal.SIGUSR1)
+    server.ask()
+    wait_until(lambda: len(lines(moved / "access.log")) == 1)
+
+
+def test_everything_is_written_before_the_end(serve: Serve, tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    server = serve(access_log=log)
+    for _ in range(20):
+        server.ask()
+    assert server.stop() == 0
+    assert len(lines(log)) == 20
+
+
+def test_interrupt_writes_everything_too(serve: Serve, tmp_path: Path) -> None:
+    """Ctrl-C is how a person at a terminal ends it, and wants to see what was asked."""
+    log = tmp_path / "access.log"
+    server = serve(access_log=log)
+    for _ in range(20):
+        server.ask()
+    assert server.stop(signal.SIGINT) == 0
+    assert len(lines(log)) == 20
+
+
+def test_answer_that_is_cut_short_tells_what_was_sent(serve: Serve, site: Path, tmp_path: Path, large: bytes) -> None:
+    (site / "large.bin").write_bytes(large)
+    log = tmp_path / "access.log"
+    server = serve(access_log=log)
+    with server.client(receive_buffer=32768) as client:
+        client.send(request("/large.bin"))
+        client.receive(1000)
+    wait_until(lambda: len(lines(log)) == 1)
+    (line,) = lines(log)
+    assert line["status"] == "200"
+    assert 0 < int(line["bytes"]) < len(large)
+
+
+def test_disk_that_takes_nothing_costs_lines_and_nothing_else(serve: Serve) -> None:
+    """/dev/full answers every write with ENOSPC."""
+    server = serve(access_log=Path("/dev/full"))
+    with server.logs("cannot write /dev/full: No space left on device, dropping its lines until it can be written"):
+        with server.client() as client:
+            for _ in range(10):
+                try:
+                    assert client.ask().status == 200
+                except (Reset, Truncated) as error:
+                    raise AssertionError(error) from error
+            wait_until(lambda: server.counters()["log_lines_dropped"] == 10)
+
+
+def test_unix_clients_have_a_name_in_the_log(serve: Serve, tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    server = serve(access_log=log, bind=[f"unix:{tmp_path}/s"] if len(str(tmp_path)) < 100 else ["127.0.0.1:0"])
+    server.ask()
+    wait_until(lambda: len(lines(log)) == 1)
+    assert lines(log)[0]["client"] in ("unix:", "127.0.0.1")
