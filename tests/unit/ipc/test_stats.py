@@ -1,0 +1,177 @@
+"""Counters: every one is stored, totals never go backwards, and gauges end with their worker."""
+
+import inspect
+import os
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.processes import forked, run_forked, wait_until
+
+from pyserver.ipc.observe import snapshot
+from pyserver.ipc.segment import HEADER, TOTALS, Segment
+from pyserver.ipc.stats import COUNTERS, Tally, fold, index_of, read
+
+NAMES = [counter.name for counter in COUNTERS]
+
+
+def filled(value: int) -> Tally:
+    tally = Tally()
+    for offset, name in enumerate(NAMES):
+        if not name.startswith("responses_"):
+            setattr(tally, name, value + offset)
+    tally.classes = [0, *(value + index_of(f"responses_{digit}xx") for digit in range(1, 6))]
+    return tally
+
+
+def test_the_table_names_each_counter_once_and_tells_its_unit() -> None:
+    assert len(set(NAMES)) == len(NAMES)
+    assert all(counter.unit and counter.text for counter in COUNTERS)
+    assert [index_of(name) for name in NAMES] == list(range(len(NAMES)))
+
+
+def test_every_counter_of_a_tally_is_published_in_its_cell(segment: Segment) -> None:
+    at = segment.counters(1)
+    filled(100).publish(segment.words, at)
+    assert segment.words[at : at + len(NAMES)].tolist() == list(range(100, 100 + len(NAMES)))
+
+
+def test_publishing_touches_nothing_else(segment: Segment) -> None:
+    before = segment.words.tolist()
+    at = segment.counters(1)
+    filled(1).publish(segment.words, at)
+    after = segment.words.tolist()
+    assert after[:at] == before[:at]
+    assert after[at + len(NAMES) :] == before[at + len(NAMES) :]
+
+
+def test_nothing_that_a_tally_counts_is_forgotten() -> None:
+    told = inspect.getsource(Tally.publish)
+    assert all(f"self.{name}" in told for name in Tally.__slots__)
+
+
+@given(
+    rows=st.lists(st.lists(st.integers(0, 2**48), min_size=len(NAMES), max_size=len(NAMES)), min_size=3, max_size=3),
+    dead=st.lists(st.integers(0, 2), max_size=5),
+)
+def test_a_fold_moves_counts_and_drops_gauges(rows: list[list[int]], dead: list[int]) -> None:
+    width = len(NAMES)
+    words = memoryview(bytearray(8 * (1 + 4 * width))).cast("Q")
+    totals_at, rows_at = 1, [1 + (1 + number) * width for number in range(3)]
+    for at, row in zip(rows_at, rows, strict=True):
+        for offset, value in enumerate(row):
+            words[at + offset] = value
+    before, _ = read(words, totals_at, rows_at)
+    for number in dead:
+        fold(words, 0, totals_at, rows_at[number])
+    after, now = read(words, totals_at, rows_at)
+    assert words[0] == 2 * len(dead)
+    for index, counter in enumerate(COUNTERS):
+        if counter.gauge:
+            assert after[counter.name] == sum(rows[n][index] for n in range(3) if n not in dead)
+        else:
+            assert after[counter.name] == before[counter.name]
+    assert all(now[number][name] == 0 for number in dead for name in NAMES)
+
+
+def test_a_reader_never_sees_a_word_half_written(segment: Segment) -> None:
+    """All ones and all zeros in turns: anything else would be half of each."""
+    at, ones = segment.counters(0), 2**64 - 1
+    low, high = filled(0), Tally()
+    for name in Tally.__slots__:
+        setattr(low, name, [0] * 6 if name == "classes" else 0)
+        setattr(high, name, [ones] * 6 if name == "classes" else ones)
+
+    def write() -> None:
+        while True:
+            low.publish(segment.words, at)
+            high.publish(segment.words, at)
+
+    with forked(write):
+        wait_until(lambda: segment.words[at] == ones)
+        seen = set()
+        for _ in range(100_000):
+            seen.update(segment.words[at : at + len(NAMES)].tolist())
+    assert seen == {0, ones}
+
+
+def test_a_reader_never_sees_a_counter_go_backwards(segment: Segment) -> None:
+    """Not even to nothing for a moment, as struct.pack_into() would have it."""
+
+    def write() -> None:
+        tally = filled(1)
+        while True:
+            tally.requests += 1
+            tally.publish(segment.words, segment.counters(0))
+
+    at = segment.counters(0) + index_of("requests")
+    with forked(write):
+        wait_until(lambda: segment.words[at])
+        seen = [segment.words[at] for _ in range(300_000)]
+    assert all(before <= after for before, after in pairwise(seen))
+    assert len(set(seen)) > 100
+
+
+def test_a_worker_killed_at_any_moment_takes_no_count_with_it(segment: Segment) -> None:
+    at = segment.counters(0) + index_of("requests")
+
+    def write() -> None:
+        tally = filled(1 << 40)
+        tally.requests = 1 << 40
+        while True:
+            tally.publish(segment.words, segment.counters(0))
+
+    for _ in range(100):
+        segment.words[at] = 0
+        with forked(write) as worker:
+            wait_until(lambda: segment.words[at])
+            worker.kill()
+        assert segment.words[at] == 1 << 40
+
+
+def test_totals_are_monotonic_for_a_reader_in_another_process(segment: Segment) -> None:
+    """Workers count, die, are folded and replaced; a reader without any lock looks on all the time."""
+    attached = Segment.attach(segment.name)
+    names = [counter.name for counter in COUNTERS if not counter.gauge]
+    readable, writable = os.pipe()
+
+    def watch() -> int:
+        before = dict.fromkeys(names, 0)
+        looks = 0
+        os.set_blocking(readable, False)
+        while True:
+            totals = snapshot(attached).totals
+            for name in names:
+                if totals[name] < before[name]:
+                    print(f"{name}: {before[name]} and then {totals[name]}")
+                    return 1
+            before = {name: totals[name] for name in names}
+            looks += 1
+            try:
+                os.read(readable, 1)
+            except BlockingIOError:
+                continue
+            return 0 if looks > 100 else 2
+
+    def count(slot: int) -> None:
+        tally = Tally()
+        tally.connections_open = 5
+        for _ in range(50):
+            tally.requests += 1
+            tally.bytes_sent += 1000
+            tally.classes[2] += 1
+            tally.publish(segment.words, segment.counters(slot))
+
+    with forked(watch) as reader:
+        for round_ in range(150):
+            slot = round_ % segment.slots
+            assert run_forked(lambda slot=slot: count(slot)) == 0  # type: ignore[misc]
+            fold(segment.words, HEADER["fold"], TOTALS, segment.counters(slot))
+        os.write(writable, b".")
+        assert reader.wait() == 0
+    totals = snapshot(attached).totals
+    assert totals["requests"] == totals["responses_2xx"] == 150 * 50
+    assert totals["connections_open"] == 0
+    attached.close()
+    os.close(readable)
+    os.close(writable)
