@@ -39,10 +39,13 @@ class Signals:
         os.close(self._readable)
         os.close(self._writable)
 
-    def close(self) -> None:
-        """Restore what was in force before."""
-        signal.set_wakeup_fd(self._before_fd)
+    def close(self, *, deaf: bool = False) -> None:
+        """Restore what was in force before; or be deaf from now on, in a process that is about to exit.
+
+        Otherwise a signal in its last moments would end it, and its exit status would tell of that.
+        """
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if deaf else handler)
+        signal.set_wakeup_fd(self._before_fd)
         os.close(self._readable)
         os.close(self._writable)

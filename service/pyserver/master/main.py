@@ -171,7 +171,7 @@ class Master:
         for channel in self._channels:
             channel.close()
         self._poll.close()
-        self._signals.close()
+        self._signals.close(deaf=True)
         self._notifier.close()
         self._queue.close()
         self._segment.close()
