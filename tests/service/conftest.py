@@ -36,7 +36,7 @@ def launch(site: Path) -> Iterator[Serve]:
     """Start servers, of `site` unless told otherwise; at the end each is stopped, and must leave nothing behind."""
     servers: list[Server] = []
 
-    def start(root: Path | None = None, **options: Any) -> Server:
+    def start(root: Path | None = None, **options: Any) -> Server:  # noqa: ANN401  those of Server
         server = Server(root or site, **options)
         servers.append(server)
         return server
@@ -50,7 +50,7 @@ def launch(site: Path) -> Iterator[Serve]:
 def serve(launch: Serve) -> Serve:
     """Start servers and wait until each is ready."""
 
-    def start(root: Path | None = None, **options: Any) -> Server:
+    def start(root: Path | None = None, **options: Any) -> Server:  # noqa: ANN401  those of Server
         return launch(root, **options).ready()
 
     return start

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from tests.service.client import ask
+from tests.service.client import Client, ask, request
 from tests.service.conftest import Serve
 from tests.service.harness import descriptors, parse_url
 
@@ -122,7 +122,7 @@ def test_adopted_listener_outlives_the_service(serve: Serve, sockets: dict[str, 
     first = serve(listeners=[("http", sockets["v4"])])
     address = first.address
     assert first.stop() == 0
-    with socket.create_connection(address, timeout=10) as waiting:
-        waiting.sendall(b"GET /small.txt HTTP/1.0\r\n\r\n")
+    with Client(address, within=10) as waiting:
+        waiting.send(request("/small.txt"))
         serve(listeners=[("http", sockets["v4"])])
-        assert waiting.recv(65536).startswith(b"HTTP/1.1 200 ")
+        assert waiting.answer().content == b"small\n"

@@ -112,4 +112,4 @@ def test_process_titles(serve: Serve) -> None:
     titles = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0") for pid in server.workers().values()}
     assert Path(f"/proc/{server.pid}/cmdline").read_bytes().rstrip(b"\0") == b"pyserver: master"
     assert sorted(titles.values()) == [b"pyserver: worker 0", b"pyserver: worker 1"]
-    assert all(os.stat(f"/proc/{pid}").st_uid == os.geteuid() for pid in titles)
+    assert all(Path(f"/proc/{pid}").stat().st_uid == os.geteuid() for pid in titles)

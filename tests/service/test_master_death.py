@@ -1,4 +1,4 @@
-"""The master is killed: what workers have they finish, what waits waits for the next start, and nothing is left behind."""
+"""The master is killed: workers finish what they have, who waits is served by the next start, nothing is left behind."""
 
 import hashlib
 import signal

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import time
+from itertools import pairwise
 
 from tests.service.conftest import Serve
 from tests.service.harness import wait_until
@@ -23,7 +24,8 @@ def test_ready_comes_after_every_worker_is(serve: Serve) -> None:
 def test_not_ready_while_a_worker_starts(launch: Serve) -> None:
     """A worker that hangs in its start-up keeps the service from being ready; it is replaced, and then it is."""
     server = launch(workers=2, settings={"server.start_within": 2})
-    pid = wait_until(lambda: server.logged("listening on") and server.names() and server.workers().get(1))
+    wait_until(lambda: server.logged("listening on"))
+    pid = wait_until(lambda: server.workers().get(1, 0))
     os.kill(pid, signal.SIGSTOP)
     if server.notified("READY"):
         return  # the worker was quicker than we
@@ -46,7 +48,7 @@ def test_status_says_how_things_stand_and_not_too_often(serve: Serve) -> None:
     assert told
     assert all(STATUS.fullmatch(each.values["STATUS"]) for each in told)
     assert any(int(each.values["STATUS"].split(", ")[1].split()[0]) > 10 for each in told)
-    assert all(later.at - earlier.at > 0.9 for earlier, later in zip(told, told[1:], strict=False))
+    assert all(later.at - earlier.at > 0.9 for earlier, later in pairwise(told))
     wait_until(lambda: server.notifications[-1].values["STATUS"] == "serving 2/2 workers, 0 req/s, 0 open, queue 0")
 
 
@@ -69,7 +71,7 @@ def test_watchdog_is_fed_at_half_its_period(serve: Serve) -> None:
     server = serve(watchdog=1.0)
     wait_until(lambda: len(server.notified("WATCHDOG")) >= 6)
     at = [each.at for each in server.notified("WATCHDOG")]
-    gaps = [later - earlier for earlier, later in zip(at, at[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(at)]
     assert all(0.3 < gap < 0.9 for gap in gaps), gaps
 
 

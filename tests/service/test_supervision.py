@@ -15,17 +15,20 @@ from tests.service.harness import Server, process_state, wait_until
 
 def client_of(server: Server, slot: int) -> Client:
     """Return a keep-alive client that is in the hands of a certain worker."""
-    while True:
-        before = {worker.slot: worker.counters["connections"] for worker in server.look().workers}
+    for _ in range(20):
+        before = taken(server)
         client = server.client()
         client.ask()
-        taker = wait_until(
-            lambda: [w for w in server.look().workers if w.counters["connections"] > before[w.slot]],
-            why="a taker",  # noqa: B023
-        )[0]
-        if taker.slot == slot:
+        wait_until(lambda: sum(taken(server)) > sum(before))  # noqa: B023  it is called at once
+        if taken(server)[slot] > before[slot]:
             return client
         client.close()
+    raise AssertionError(f"worker {slot} was given none of 20 connections")
+
+
+def taken(server: Server) -> list[int]:
+    """Return how many connections each worker was given so far."""
+    return [worker.counters["connections"] for worker in server.look().workers]
 
 
 def test_killed_worker_is_replaced(serve: Serve) -> None:

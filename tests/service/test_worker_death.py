@@ -1,4 +1,4 @@
-"""Kill any worker at any moment: the server serves on, no slot leaks, no total goes backwards, no waiting client is lost."""
+"""Kill any worker at any moment: the server serves on, no slot leaks, no total goes back, no waiting client is lost."""
 
 import hashlib
 import os
