@@ -2,7 +2,7 @@
 
 Owns:    empty_slots, filled_slots, queue_mutex, stats_mutex, and the ledger's words in the segment.
 Never:   holds connections: those wait in the channels. This is their accounting.
-Fails:   semaphores.Stuck (see there).
+Fails:   semaphores.Stuck (see there); SegmentError when the semaphores cannot be made.
 Used by: master.acceptor, master.supervisor (the master's verbs); worker.pool (the worker's).
 
 Invariant, whenever nobody holds queue_mutex:
@@ -20,7 +20,7 @@ from typing import Final, Self
 import posix_ipc
 
 from pyserver.ipc import semaphores, stats
-from pyserver.ipc.segment import HEADER, ROW, TOTALS, Segment
+from pyserver.ipc.segment import HEADER, ROW, TOTALS, Segment, SegmentError
 from pyserver.ipc.semaphores import Mutex, Semaphore, Stuck, set_value, try_acquire
 from pyserver.limits import MUTEX_PATIENCE_MASTER_S
 
@@ -46,17 +46,20 @@ class Queue:
 
     @classmethod
     def create(cls, segment: Segment, capacity: int) -> Self:
-        """Make the four semaphores beside a new segment."""
+        """Make the four semaphores beside a new segment; raises SegmentError, and then leaves none."""
         values = {"empty_slots": capacity, "filled_slots": 0, "queue_mutex": 1, "stats_mutex": 1}
-        made = {name: semaphores.create(segment.name, name, values[name]) for name in semaphores.NAMES}
+        made: dict[str, Semaphore] = {}
+        try:
+            for name in semaphores.NAMES:
+                made[name] = semaphores.create(segment.name, name, values[name])
+        except (OSError, posix_ipc.Error) as error:
+            _remove(made)
+            raise SegmentError(f"cannot make the semaphores of {segment.name}: {error}") from error
         return cls(segment, made, capacity)
 
     def close(self) -> None:
         """Remove the names and drop the handles; for the master."""
-        for semaphore in self._made.values():
-            with contextlib.suppress(posix_ipc.ExistentialError):
-                semaphore.unlink()
-            semaphore.close()
+        _remove(self._made)
 
     # -- looks, by anyone ----------------------------------------------------------------------
 
@@ -202,3 +205,10 @@ class Queue:
     def room_told(self) -> None:
         """Take back the wish for a message ROOM; for the master, when it came."""
         self._words[_SATURATED] = 0
+
+
+def _remove(made: dict[str, Semaphore]) -> None:
+    for semaphore in made.values():
+        with contextlib.suppress(posix_ipc.ExistentialError):
+            semaphore.unlink()
+        semaphore.close()

@@ -200,8 +200,9 @@ def _create_locked() -> posix_ipc.SharedMemory:
         except posix_ipc.ExistentialError:
             # Not swept, so it lives: a server in another PID namespace that shares /dev/shm with us.
             continue
-        except OSError as error:
-            raise SegmentError(f"cannot make the shared memory {name}: {error.strerror or error}") from error
+        except (OSError, posix_ipc.PermissionsError) as error:  # the second is none of the first
+            why = error.strerror if isinstance(error, OSError) else f"no permission in {SHM}"
+            raise SegmentError(f"cannot make the shared memory {name}: {why}") from error
         fcntl.lockf(shared.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return shared
     raise SegmentError("no free name for the shared memory in /dev/shm")

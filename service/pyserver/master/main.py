@@ -93,13 +93,13 @@ class Master:
         removed = segments.sweep()
         if removed:
             log.info("removed what a killed server had left in shared memory: %s", ", ".join(removed))
-        try:
-            self._segment = Segment.create(slots, server.queue)
-        except SegmentError:
+        with contextlib.ExitStack() as undo:
             for listener in self._listeners:
-                listener.close()
-            raise
-        self._queue = Queue.create(self._segment, server.queue)
+                undo.callback(listener.close)
+            self._segment = Segment.create(slots, server.queue)
+            undo.callback(self._segment.close)
+            self._queue = Queue.create(self._segment, server.queue)
+            undo.pop_all()
         self._words = self._segment.words
         self._channels = [Channel() for _ in range(slots)]
         self._poll = select.epoll()

@@ -15,7 +15,7 @@ from tests.unit.processes import Child, at_step, die, forked, steps_of, stop, wa
 from pyserver.ipc import semaphores
 from pyserver.ipc.channel import Channel, End, Kind, Message
 from pyserver.ipc.queue import Queue
-from pyserver.ipc.segment import HEADER, SHM, Segment
+from pyserver.ipc.segment import HEADER, SHM, Segment, SegmentError
 from pyserver.ipc.semaphores import Mutex, Stuck, try_acquire
 from pyserver.ipc.stats import Tally
 from pyserver.limits import MUTEX_PATIENCE_MASTER_S
@@ -155,6 +155,15 @@ def test_it_is_made_with_four_names_and_leaves_none(segment: Segment) -> None:
     assert (queue.room, queue.depth, queue.in_hand) == (7, 0, 0)
     queue.close()
     assert not names & {path.name for path in SHM.iterdir()}
+
+
+def test_when_one_name_cannot_be_made_none_is_left(segment: Segment) -> None:
+    taken = semaphores.create(segment.name, "stats_mutex", 1)
+    with pytest.raises(SegmentError, match=rf"^cannot make the semaphores of {segment.name}: "):
+        Queue.create(segment, 7)
+    assert [path.name for path in SHM.glob(f"sem.{segment.name[1:]}*")] == [f"sem.{segment.name[1:]}.stats_mutex"]
+    taken.unlink()
+    taken.close()
 
 
 def test_the_way_of_connections(exchange: Exchange) -> None:
