@@ -8,7 +8,21 @@ Used by: cli (loads), master and worker (read), docs/generate.py (renders).
 
 from pyserver.config.address import Address
 from pyserver.config.errors import ConfigError, printable
-from pyserver.config.options import DEFAULT_LISTEN, LISTS, OPTIONS, TABLES, Config, Limits, Log, Option, Server, Site
+from pyserver.config.options import (
+    DEFAULT_LISTEN,
+    LISTS,
+    OPTIONS,
+    TABLES,
+    Alias,
+    Config,
+    FieldRule,
+    Limits,
+    Log,
+    Option,
+    Redirect,
+    Server,
+    Site,
+)
 from pyserver.config.reading import DEFAULT_FILE, Override, load
 
 __all__ = [
@@ -18,12 +32,15 @@ __all__ = [
     "OPTIONS",
     "TABLES",
     "Address",
+    "Alias",
     "Config",
     "ConfigError",
+    "FieldRule",
     "Limits",
     "Log",
     "Option",
     "Override",
+    "Redirect",
     "Server",
     "Site",
     "load",

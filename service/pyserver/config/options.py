@@ -156,6 +156,31 @@ class Listen:
 
 
 @dataclass(frozen=True, slots=True)
+class Alias:
+    """A path of the site whose files lie in another folder; the longest path that holds the request's wins (T-2)."""
+
+    path: str  # "/static/": begins and ends with a slash
+    root: str
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """An address that moved; the first one that fits wins."""
+
+    source: str  # "/old", or "/old/*" for all below it
+    to: str  # "/new", "https://example.org/new", or "/new/*": what "*" stood for is carried over
+    status: int = 301
+
+
+@dataclass(frozen=True, slots=True)
+class FieldRule:
+    """Fields of the answers to some paths; all rules that match apply, later ones over earlier ones."""
+
+    match: str  # "*.html" is a name anywhere; "/assets/**" is a whole path
+    set: Mapping[str, str]  # "Cache-Control": "no-cache"
+
+
+@dataclass(frozen=True, slots=True)
 class Site:
     """A tree of files to serve; for now there is exactly one."""
 
@@ -169,6 +194,21 @@ class Site:
         "What a folder answers with: the first of these files that it has.",
         default=("index.html",),
     )
+    hosts: tuple[str, ...] = ()  # lower case; none: the default site
+    symlinks: Literal["beneath", "owner", "none"] = "beneath"
+    dot_files: Literal["deny", "allow"] = "deny"
+    clean_urls: bool = False
+    fallback: str = ""
+    listing: bool = False
+    precompressed: bool = True
+    compress: bool = True
+    security: Literal["off", "basic", "strict"] = "off"
+    cors: tuple[str, ...] = ()  # ("*",) for every origin
+    immutable: bool = False
+    errors: Mapping[int, str] = field(default_factory=dict)
+    aliases: tuple[Alias, ...] = ()
+    redirects: tuple[Redirect, ...] = ()
+    fields: tuple[FieldRule, ...] = ()
 
 
 TABLES: Final[Mapping[str, type]] = {"server": Server, "limits": Limits, "log": Log}
@@ -229,7 +269,7 @@ OPTIONS: Final[Mapping[str, Option]] = {
     name: Option(name, default=row.default, **row.metadata)
     for table, rows in (*TABLES.items(), *LISTS.items())
     for row in fields(rows)
-    if (name := f"{table}.{row.name}")
+    if row.metadata and (name := f"{table}.{row.name}")
 }
 
 
