@@ -1,4 +1,4 @@
-"""Files that change under the server's hands, and what is in the root and is no file: none stops it (T-6, T-50, T-65)."""
+"""Files that change under the server's hands, and what in the root is no file: none stops it (T-6, T-50, T-65)."""
 
 import os
 import socket

@@ -1,15 +1,16 @@
-"""The master is killed: workers finish what they have, who waits is served by the next start, nothing is left behind."""
+"""The master is killed: workers finish what they have, who waits is served by the next start, nothing is left."""
 
 import hashlib
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.service.client import Client, request
 from tests.service.conftest import Serve
-from tests.service.harness import SHM, Server, wait_until
+from tests.service.harness import SHM, Load, Server, wait_until
 
 
 @pytest.fixture
@@ -120,3 +121,24 @@ def test_whole_group_killed(serve: Serve, listener: socket.socket) -> None:
     successor = serve(listeners=[("http", listener)])
     assert successor.ask().status == 200
     assert not server.names()
+
+
+@pytest.mark.timeout(180)
+def test_killed_again_and_again_under_load(serve: Serve, listener: socket.socket, site: Path) -> None:
+    """Each kill may cost what the master had in its hands, accepted and not passed on; nobody waits for long."""
+    kills = 12
+    digest = hashlib.sha256((site / "small.txt").read_bytes()).hexdigest()
+    server = serve(listeners=[("http", listener)], dev=False)
+    with Load(server.address, {"/small.txt": digest}, one_shot=6, keep_alive=2) as load:
+        for number in range(kills):
+            wait_until(lambda: server.counters()["requests"] > 300)  # noqa: B023  it is called at once
+            time.sleep(number * 0.0007)
+            server.kill_master()
+            server = serve(listeners=[("http", listener)], dev=False)
+        wait_until(lambda: server.counters()["requests"] > 300)
+    print(load.answered, load.failures, load.longest)
+    assert {failure["what"] for failure in load.failures} <= {"Reset", "Truncated"}
+    # A keep-alive client that has just sent its next request cannot know that its connection is being closed.
+    assert sum(failure["client"] == "one-shot" for failure in load.failures) <= kills
+    assert len(load.failures) <= kills * 3
+    assert load.longest < 3
