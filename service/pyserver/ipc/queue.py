@@ -15,6 +15,7 @@ and the master has what it needs to mend both: the number on the first message s
 """
 
 import contextlib
+import os
 from typing import Final, Self
 
 import posix_ipc
@@ -186,10 +187,14 @@ class Queue:
     def for_worker(self, slot: int) -> "Queue":
         """Return the same queue as the worker of a slot must use it: with that worker's own cells."""
         theirs = Queue(self._segment, self._made, self._capacity)
-        theirs._mutex = Mutex(self._made["queue_mutex"], self._words, self._segment.row(slot, "queue_mutex_state"))
-        theirs._stats_mutex = Mutex(
-            self._made["stats_mutex"], self._words, self._segment.row(slot, "stats_mutex_state")
-        )
+        master = self._words[HEADER["master_pid"]]
+
+        def mutex(name: str) -> Mutex:
+            at = self._segment.row(slot, f"{name}_state")
+            # Dead, the master recovers nothing any more, and this process is somebody else's child.
+            return Mutex(self._made[name], self._words, at, abandoned=lambda: os.getppid() != master)
+
+        theirs._mutex, theirs._stats_mutex = mutex("queue_mutex"), mutex("stats_mutex")
         return theirs
 
     def taken(self, slot: int, count: int) -> bool:

@@ -16,7 +16,7 @@ From these the master can tell, after a death, whether the dead held it. See Mut
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 from types import TracebackType
 from typing import Final, Protocol, Self, cast
@@ -95,15 +95,22 @@ CELLS: Final = 3  # words a party needs for one mutex: state, turns, holds
 class Mutex:
     """A binary semaphore for a known set of parties, each of which may be killed at any instruction."""
 
-    __slots__ = ("_at", "_patience_s", "_semaphore", "_words")
+    __slots__ = ("_abandoned", "_at", "_patience_s", "_semaphore", "_words")
 
     def __init__(
-        self, semaphore: Semaphore, words: memoryview, at: int, *, patience_s: float = MUTEX_PATIENCE_S
+        self,
+        semaphore: Semaphore,
+        words: memoryview,
+        at: int,
+        *,
+        patience_s: float = MUTEX_PATIENCE_S,
+        abandoned: Callable[[], bool] = bool,
     ) -> None:
         self._semaphore = semaphore
         self._words = words
         self._at = at  # index of this party's first cell in the segment's words
         self._patience_s = patience_s
+        self._abandoned = abandoned  # whether nobody is left to recover it, so that waiting is vain
 
     def __enter__(self) -> Self:
         words, at = self._words, self._at
@@ -116,9 +123,9 @@ class Mutex:
             except posix_ipc.BusyError:
                 words[at + 1] += 1
                 waited_s += MUTEX_TURN_S
-                if waited_s >= self._patience_s:
+                if waited_s >= self._patience_s or self._abandoned():
                     words[at] = State.IDLE
-                    raise Stuck(f"no turn at a mutex within {self._patience_s:.1f} s") from None
+                    raise Stuck(f"no turn at a mutex within {waited_s:.2g} s") from None
             except posix_ipc.SignalError:
                 continue
         # In this order: who has counted this hold has said HELD before. recover() rests on it.
