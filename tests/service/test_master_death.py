@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from tests.service.client import Client, request
 from tests.service.conftest import Serve
-from tests.service.harness import SHM, Load, Server, wait_until
+from tests.service.faults import hold_queue_mutex
+from tests.service.harness import SHM, Load, Server, process_state, wait_until
 
 
 @pytest.fixture
@@ -51,6 +52,25 @@ def test_queued_connections_are_still_answered(activated: Server) -> None:
         for pid in pids:
             activated.kill_process(pid, signal.SIGCONT)
         assert [client.answer().content for client in clients] == [b"small\n"] * 10
+    wait_until(lambda: not activated.survivors())
+
+
+def test_queued_connections_are_answered_although_it_died_holding_the_mutex(activated: Server) -> None:
+    """Nobody is left who could mend it: the workers must find that out, and need no accounting any more."""
+    pids = activated.stop_workers()
+    with activated.clients(6, within=20) as clients:
+        for client in clients:
+            client.send(request("/small.txt"))
+        wait_until(lambda: activated.look().filled_slots == 6)
+        activated.send_signal(signal.SIGSTOP)
+        wait_until(lambda: process_state(activated.pid) == "T")
+        hold_queue_mutex(activated, None)
+        activated.kill_master()
+        began = time.monotonic()
+        for pid in pids:
+            activated.kill_process(pid, signal.SIGCONT)
+        assert [client.answer().content for client in clients] == [b"small\n"] * 6
+        assert time.monotonic() - began < 5
     wait_until(lambda: not activated.survivors())
 
 

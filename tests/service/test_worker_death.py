@@ -15,10 +15,9 @@ import posix_ipc
 import pytest
 from tests.service.client import Client, request
 from tests.service.conftest import Serve
+from tests.service.faults import hold_queue_mutex
 from tests.service.harness import Load, Server, descriptors, wait_until
 
-from pyserver.ipc.segment import HEADER, SHM, Segment
-from pyserver.ipc.semaphores import State
 from pyserver.ipc.stats import COUNTERS
 
 KILLS = 200
@@ -172,30 +171,12 @@ def test_master_keeps_no_descriptor_of_the_dead(serve: Serve) -> None:
     assert sorted(descriptors(server.pid)) == before
 
 
-def held_by(server: Server, slot: int, name: str = "queue_mutex") -> None:
-    """Put a stopped worker into the middle of its critical section: what a kill hits once in a million times."""
-    path = SHM / f"pyserver.{server.pid}"
-    words = memoryview(bytearray(path.read_bytes())).cast("Q")
-    assert words[HEADER["slots"]]
-    segment = Segment.attach(path.name)
-    at = segment.row(slot, f"{name}_state")
-    segment.close()
-    semaphore = posix_ipc.Semaphore(f"/pyserver.{server.pid}.{name}")
-    semaphore.acquire(1)
-    semaphore.close()
-    with path.open("r+b") as file:
-        file.seek(at * 8)
-        file.write(int(State.HELD).to_bytes(8, "little"))
-        file.seek((at + 2) * 8)
-        file.write((words[at + 2] + 1).to_bytes(8, "little"))
-
-
 def test_worker_killed_while_it_holds_the_mutex(serve: Serve) -> None:
     """A semaphore has no owner (T-54): the master must find out, and meanwhile neither spin nor die."""
     server = serve(settings={"server.hung_after": 10})
     pids = dict(server.workers())
     os.kill(pids[0], signal.SIGSTOP)
-    held_by(server, 0)
+    hold_queue_mutex(server, 0)
     with server.clients(8, within=15) as clients:
         began = time.monotonic()
         os.kill(pids[0], signal.SIGKILL)
@@ -213,7 +194,7 @@ def test_worker_killed_while_it_holds_the_mutex_and_clients_come_before_it_dies(
     server = serve(settings={"server.hung_after": 10})
     pids = dict(server.workers())
     os.kill(pids[0], signal.SIGSTOP)
-    held_by(server, 0)
+    hold_queue_mutex(server, 0)
     with server.clients(8, within=15) as clients:
         for client in clients:
             client.send(request("/small.txt"))
@@ -231,7 +212,7 @@ def test_worker_stopped_while_it_holds_the_mutex(serve: Serve) -> None:
     server = serve(settings={"server.hung_after": 2})
     server.may_complain = True
     os.kill(server.workers()[0], signal.SIGSTOP)
-    held_by(server, 0)
+    hold_queue_mutex(server, 0)
     with server.clients(4, within=20) as clients:
         for client in clients:
             client.send(request("/small.txt"))
