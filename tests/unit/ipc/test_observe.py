@@ -1,0 +1,169 @@
+"""`pyserver status`: what it says of a segment, without a word to the server."""
+
+import json
+import os
+import time
+
+import pytest
+from tests.unit.processes import forked, wait_until
+
+from pyserver.ipc import observe
+from pyserver.ipc.observe import SCHEMA, STATES, as_document, as_text, snapshot
+from pyserver.ipc.queue import Queue
+from pyserver.ipc.segment import HEADER, ROW, TOTALS, Segment, found, sweep
+from pyserver.ipc.stats import COUNTERS, Tally, fold
+from pyserver.master.supervisor import State
+
+
+@pytest.fixture
+def busy(segment: Segment) -> Segment:
+    """A server in the middle of its work: two workers, one dying, one place empty."""
+    words = segment.words
+    now = time.monotonic_ns()
+    for slot, state in enumerate((State.READY, State.DRAINING, State.KILLED, State.EMPTY)):
+        for field, value in {
+            "state": state,
+            "pid": 1000 + slot,
+            "generation": slot + 1,
+            "since_ns": now - 90_000_000_000,
+            "beat_ns": now - 2_000_000_000,
+            "sent": 10,
+            "received": 10 - slot,
+        }.items():
+            words[segment.row(slot, field)] = value
+        tally = Tally()
+        tally.requests, tally.connections_open, tally.connections = 100, slot, 50
+        tally.queue_wait = 50 * 2_000_000
+        tally.classes = [0, 0, 90, 5, 4, 1]
+        tally.bytes_sent, tally.bytes_received = 3 << 20, 5 << 10
+        tally.publish(words, segment.counters(slot))
+    words[HEADER["in_hand"]] = 2
+    return segment
+
+
+def test_the_states_are_the_masters() -> None:
+    assert [state.name.lower() for state in State] == list(STATES)
+    assert [int(state) for state in State] == list(range(len(STATES)))
+
+
+def test_a_snapshot_adds_up(busy: Segment) -> None:
+    seen = snapshot(busy)
+    assert (seen.capacity, seen.empty_slots, seen.filled_slots, seen.in_hand) == (64, 64 - 6 - 2, 6, 2)
+    assert seen.totals["requests"] == 400
+    assert [worker.state for worker in seen.workers] == ["ready", "draining", "killed", "empty"]
+    assert [worker.waiting for worker in seen.workers] == [0, 1, 2, 3]
+    assert [worker.pid for worker in seen.workers] == [1000, 1001, 1002, 0], "nobody is in an empty place"
+    assert all(89 < worker.age_s < 95 and 1.9 < worker.silent_s < 5 for worker in seen.workers[:3])
+    assert (seen.workers[3].age_s, seen.workers[3].silent_s) == (0, 0)
+
+
+def test_what_a_compromised_worker_writes_is_shown_and_harms_nothing(busy: Segment) -> None:
+    for field in ROW:
+        busy.words[busy.row(0, field)] = 2**64 - 1
+    for name in ("capacity", "in_hand", "since", "master_pid"):
+        busy.words[HEADER[name]] = 2**40
+    seen = snapshot(busy)
+    assert seen.workers[0].state == str(2**64 - 1)
+    assert seen.workers[0].age_s == 0
+    as_text(seen)
+    json.loads(as_document(seen))
+
+
+def test_the_totals_include_the_dead(busy: Segment) -> None:
+    fold(busy.words, HEADER["fold"], TOTALS, busy.counters(0))
+    seen = snapshot(busy)
+    assert seen.totals["requests"] == 400
+    assert seen.workers[0].counters["requests"] == 0
+
+
+def test_a_fold_that_goes_on_is_not_looked_at(busy: Segment) -> None:
+    """The fold counter is odd meanwhile; the reader waits for its end."""
+
+    def fold_slowly() -> None:
+        time.sleep(0.02)
+        busy.words[TOTALS] = 0
+        busy.words[HEADER["fold"]] += 1
+
+    busy.words[HEADER["fold"]] = 1
+    busy.words[TOTALS] = 1_000_000  # connections_open, as they never are
+    with forked(fold_slowly) as master:
+        assert snapshot(busy).totals["connections_open"] == 6
+        master.wait()
+
+
+def test_a_master_that_stopped_in_a_fold_is_not_waited_for_for_ever(busy: Segment) -> None:
+    busy.words[HEADER["fold"]] = 1
+    began = time.monotonic()
+    assert snapshot(busy).totals["requests"] == 400
+    assert time.monotonic() - began < 2
+
+
+def test_the_document_has_every_number_and_its_version(busy: Segment) -> None:
+    document = json.loads(as_document(snapshot(busy)))
+    assert document["schema"] == SCHEMA == 1
+    assert list(document["totals"]) == [counter.name for counter in COUNTERS]
+    assert list(document["workers"][0]["counters"]) == [counter.name for counter in COUNTERS]
+    assert document["workers"][1]["state"] == "draining"
+
+
+def test_the_text_is_for_a_screen_of_80_columns(busy: Segment) -> None:
+    busy.words[HEADER["saturations"]] = 123
+    text = as_text(snapshot(busy))
+    assert max(map(len, text.splitlines())) <= 80
+    assert f"pyserver serving, master {os.getpid()}, 1/4 workers ready" in text
+    assert "6 waiting, 56 of 64 free; mean wait 2.00 ms" in text
+    assert "requests    400: 2xx 360, 3xx 20, 4xx 16, 5xx 4" in text
+    assert "traffic     12.0 MiB sent, 20.0 KiB received" in text
+    assert "trouble" not in text
+
+
+def test_trouble_is_named(busy: Segment) -> None:
+    tally = Tally()
+    tally.failures, tally.log_lines_dropped = 2, 30
+    tally.publish(busy.words, busy.counters(3))
+    busy.words[HEADER["accept_pauses"]] = 4
+    text = as_text(snapshot(busy))
+    line = next(line for line in text.splitlines() if line.startswith("trouble"))
+    assert "2 errors of ours" in line
+    assert "30 log lines dropped" in line
+    assert "4 pauses without descriptors" in line
+    assert "deadline" not in line
+
+
+def test_a_server_that_is_gone_or_stops_says_so(busy: Segment) -> None:
+    assert "pyserver is gone, master" in as_text(snapshot(busy, alive=False))
+    busy.words[HEADER["master_state"]] = 1
+    assert "pyserver stopping, master" in as_text(snapshot(busy))
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_the_command_looks_at_the_server_of_a_name(capsys: pytest.CaptureFixture[str], as_json: bool) -> None:
+    names: list[str] = []
+
+    def master() -> None:
+        segment = Segment.create(2, 8)
+        queue = Queue.create(segment, 8)
+        segment.words[HEADER["saturations"]] = 1
+        time.sleep(30)
+        queue.close()
+
+    with forked(master) as child:
+        names.append(f"pyserver.{child.pid}")
+        wait_until(lambda: any(name == f"/{names[0]}" for name, alive in found() if alive))
+        wait_until(lambda: Segment.attach(names[0]).words[HEADER["saturations"]])
+        assert observe.main(names[0], as_json) == 0
+        said = capsys.readouterr()
+        assert said.err == ""
+        assert json.loads(said.out)["name"] == f"/{names[0]}" if as_json else "pyserver serving" in said.out
+        child.kill()
+        assert observe.main(names[0], as_json=False) == 0
+        assert "pyserver is gone" in capsys.readouterr().out
+    sweep()
+
+
+def test_the_command_says_in_one_line_what_it_does_not_find(capsys: pytest.CaptureFixture[str]) -> None:
+    assert observe.main("pyserver.0", as_json=False) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("pyserver: no segment 'pyserver.0' that we may read; there are: ")
+    assert said.err.count("\n") == 1
