@@ -23,8 +23,23 @@ from pyserver.master.listeners import Listener
 
 log = logging.getLogger("pyserver")
 
-# accept(2): out of descriptors (ours, the system's) or of kernel memory; it passes, and polling on would spin.
-_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+# accept(2) reports what went wrong with a client that is gone already: aborted, refused by a firewall, or an error of
+# the network. It is out of the backlog, and the next one is not affected.
+_CLIENT_GONE: Final = frozenset(
+    {
+        errno.ECONNABORTED,
+        errno.EPERM,
+        errno.EPROTO,
+        errno.ENOPROTOOPT,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENONET,
+        errno.EOPNOTSUPP,
+        errno.ETIMEDOUT,
+    }
+)
 
 
 class Acceptor:
@@ -131,12 +146,12 @@ class Acceptor:
                 break
             except OSError as error:
                 self._queue.return_room()
-                if error.errno in _EXHAUSTED:
-                    self._pause(error)
-                    break
-                # accept(2) reports what went wrong with a client that is gone already (ECONNABORTED, EPROTO, a
-                # firewall's EPERM, a network error): it is out of the backlog, the next one is not affected.
-                continue
+                if error.errno in _CLIENT_GONE:
+                    continue
+                # Out of descriptors (ours, the system's) or of kernel memory: it passes, and polling on would spin.
+                # Or the listener itself is unfit (shut down by whoever shares it): then nothing waits in it either.
+                self._pause(error)
+                break
             batch.append(descriptor)
         return batch
 
