@@ -75,7 +75,7 @@ class AccessLog:
         self._since = 0.0  # when the oldest waiting line came
         self._second = 0
         self._stamp = b""
-        self._under_way = False
+        self._under_way: Batch | None = None  # a follower's
         self._ailing = False
         self.dropped = 0
         self._fd = self._open()
@@ -107,15 +107,17 @@ class AccessLog:
 
     def take(self) -> Batch | None:
         """Return what should be written now, if anything; at most one batch is under way."""
-        if not self._lines or self._under_way:
+        if not self._lines or self._under_way is not None:
             return None
         if self._bytes < LOG_BATCH_BYTES and self._clock.now - self._since < LOG_BATCH_S:
             return None
-        return self._batch()
+        self._under_way = self._batch()
+        return self._under_way
 
     def written(self, batch: Batch) -> None:
         """Take note of how a batch fared."""
-        self._under_way = False
+        if batch is self._under_way:
+            self._under_way = None
         self.dropped += batch.lost
         if batch.lost and not self._ailing:
             log.error("cannot write %s: %s, dropping its lines until it can be written", self._path, batch.why)
@@ -150,7 +152,6 @@ class AccessLog:
 
     def _batch(self) -> Batch:
         lines, self._lines, self._bytes = self._lines, [], 0
-        self._under_way = True
         return Batch(self._fd, lines)
 
     def _open(self) -> int:
