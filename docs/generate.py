@@ -7,8 +7,10 @@ Used by: whoever changed pyserver.config.options.
 from pathlib import Path
 from typing import Final
 
-from pyserver.config import DEFAULT_FILE, DEFAULT_LISTEN, LISTS, OPTIONS, TABLES, Option
-from pyserver.config.kinds import COUNT_OR_AUTO, LOG_TARGET, SIZE
+from pyserver.config import DEFAULT_FILE, DEFAULT_LISTEN, LISTS, TABLES, Option
+from pyserver.config.kinds import COUNT_OR_AUTO, LOG_TARGET, NAMES, SIZE
+from pyserver.config.options import options_of
+from pyserver.config.sitekinds import HOSTS, ORIGINS, PAGE, PAGES
 
 PROJECT: Final = Path(__file__).resolve().parent.parent
 
@@ -18,11 +20,6 @@ TABLES_AND_LISTS: Final = {**TABLES, **LISTS}
 def header_of(table: str) -> str:
     """Return the line that begins a table."""
     return f"[[{table}]]" if table in LISTS else f"[{table}]"
-
-
-def options_of(table: str) -> list[Option]:
-    """Return the rows of one table."""
-    return [option for option in OPTIONS.values() if option.name.partition(".")[0] == table]
 
 
 def default_of(option: Option) -> str:
@@ -79,7 +76,7 @@ def options_page() -> str:
     parts = [INTRODUCTION]
     for table, rows in TABLES_AND_LISTS.items():
         lines = [f"\n## `{header_of(table)}`\n", f"{rows.__doc__}\n", _row(COLUMNS), _row(["---"] * len(COLUMNS))]
-        for option in options_of(table):
+        for option in options_of(table).values():
             default = "none, has to be given" if option.required else f"`{option.shown(option.default)}`"
             lines.append(_row((f"`{option.key}`", default, allowed(option), option.text)))
         if table == "listen":
@@ -107,22 +104,33 @@ HEAD: Final = """\
 SET: Final = {"site.root": '"/var/www/pyserver"'}
 
 # What else may be written, where it is not bounds.
-NOTES: Final = {LOG_TARGET: '"-" or "/var/log/pyserver/access.log"'}
+NOTES: Final = {
+    LOG_TARGET: '"-" or "/var/log/pyserver/access.log"',
+    NAMES: "",  # the default is the best example
+    HOSTS: '["example.org", "*.example.org"]',
+    ORIGINS: '"*" or ["https://example.org"]',
+    PAGE: '"/index.html"',
+    PAGES: '{ 404 = "/404.html" }',
+}
+
+
+# A site and the lists within it, which have to stand below it.
+SITE_LISTS: Final = [table for table in LISTS if table.partition(".")[0] == "site"]
 
 
 def sample() -> str:
     """Return the text of the packaged configuration file."""
-    return HEAD + "".join(_section(table) for table in ("site", "listen", *TABLES))
+    return HEAD + "".join(_section(table) for table in (*SITE_LISTS, "listen", *TABLES))
 
 
 def _section(table: str) -> str:
     header = header_of(table)
-    used = table in TABLES or any(option.name in SET for option in options_of(table))
+    used = table in TABLES or any(option.name in SET for option in options_of(table).values())
     lines = ["", f"# {TABLES_AND_LISTS[table].__doc__}", header if used else f"#{header}"]
-    for option in options_of(table):
+    for option in options_of(table).values():
         value = SET.get(option.name, default_of(option))
         assignment = f"{option.key} = {value}" if option.name in SET else f"#{option.key} = {value}"
-        note = allowed(option) if option.bounds else NOTES.get(option.kind, "")
+        note = "" if option.required else NOTES.get(option.kind, allowed(option))
         lines += ["", f"# {option.text}", f"{assignment:30}  # {note}" if note else assignment]
     return "\n".join(lines) + "\n"
 

@@ -14,10 +14,11 @@ from typing import Final
 class Refused(Exception):
     """An option does not take this value: a predicate, and what to write (None: what the table says)."""
 
-    def __init__(self, what: str, instead: str | None = None) -> None:
+    def __init__(self, what: str, instead: str | None = None, *, within: tuple[str | int, ...] = ()) -> None:
         super().__init__(what)
         self.what = what
         self.instead = instead
+        self.within = within  # where in the value: the keys from it to what is refused
 
 
 class ConfigError(Exception):

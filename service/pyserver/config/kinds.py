@@ -3,7 +3,7 @@
 Owns:    one reader per kind, from what TOML holds to what the server uses.
 Never:   knows an option or a bound; config.options does.
 Fails:   Refused.
-Used by: config.options.
+Used by: config.options; config.sitekinds.
 """
 
 import math
@@ -139,5 +139,6 @@ SECONDS: Final = Kind("seconds", _seconds)
 SIZE: Final = Kind('bytes or a size like "32MiB",', _size)
 LOG_TARGET: Final = Kind('a path, "-" for standard output, or "off"', _log_target)
 FOLDER: Final = Kind("the path of a folder", _path, '"/var/www/pyserver"')
+OTHER_FOLDER: Final = FOLDER._replace(example='"/srv/static"')
 NAMES: Final = Kind('a list of names without slash, like ["index.html"]', _names)
 ADDRESS: Final = Kind('an address like "127.0.0.1:8080"', _address, '"127.0.0.1:8080"')

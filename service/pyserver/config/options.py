@@ -6,13 +6,39 @@ Used by: config.reading, cli (help texts), docs/generate.py; master and worker h
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, cast
 
 from pyserver.config.address import Address
 from pyserver.config.errors import Refused, literal
-from pyserver.config.kinds import ADDRESS, COUNT, COUNT_OR_AUTO, FOLDER, LOG_TARGET, NAMES, SECONDS, SIZE, UNITS, Kind
+from pyserver.config.kinds import (
+    ADDRESS,
+    COUNT,
+    COUNT_OR_AUTO,
+    FOLDER,
+    LOG_TARGET,
+    NAMES,
+    OTHER_FOLDER,
+    SECONDS,
+    SIZE,
+    UNITS,
+    Kind,
+)
+from pyserver.config.sitekinds import (
+    FIELDS,
+    FLAG,
+    FOLDER_PATH,
+    HOSTS,
+    MOVED_FROM,
+    MOVED_STATUS,
+    MOVED_TO,
+    ORIGINS,
+    PAGE,
+    PAGES,
+    PATTERN,
+    words,
+)
 from pyserver.limits import MIB
 
 Bounds: TypeAlias = tuple[float, float]
@@ -20,8 +46,11 @@ Bounds: TypeAlias = tuple[float, float]
 _T = TypeVar("_T")
 
 
-def _option(kind: Kind, text: str, *, default: _T, bounds: Bounds | None = None, unit: str = "") -> _T:
-    return field(default=default, metadata={"kind": kind, "text": text, "bounds": bounds, "unit": unit})
+def _option(kind: Kind, text: str, *, default: _T, bounds: Bounds | None = None, unit: str = "", key: str = "") -> _T:
+    row = {"kind": kind, "text": text, "default": default, "bounds": bounds, "unit": unit, "key": key}
+    if isinstance(default, dict):
+        return field(default_factory=cast("Callable[[], _T]", default.copy), metadata=row)
+    return field(default=default, metadata=row)
 
 
 _REQUIRED: Final[Any] = MISSING
@@ -157,32 +186,61 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """A path of the site whose files lie in another folder; the longest path that holds the request's wins (T-2)."""
+    """A path of the site whose files lie in another folder; of several the longest is taken."""
 
-    path: str  # "/static/": begins and ends with a slash
-    root: str
+    path: str = _option(
+        FOLDER_PATH,
+        "What the paths of requests begin with; the rest of them is looked up in the root of the alias.",
+        default=_REQUIRED,
+    )
+    root: str = _option(
+        OTHER_FOLDER,
+        "Folder of the files; the same rules hold there as in the root of the site.",
+        default=_REQUIRED,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """An address that moved; the first one that fits wins."""
+    """A page that moved; of several the first that fits is taken, also where there is a file."""
 
-    source: str  # "/old", or "/old/*" for all below it
-    to: str  # "/new", "https://example.org/new", or "/new/*": what "*" stood for is carried over
-    status: int = 301
+    source: str = _option(
+        MOVED_FROM,
+        'The path that moved; "*" at its end stands for all below it.',
+        default=_REQUIRED,
+        key="from",  # which Python keeps for itself
+    )
+    to: str = _option(
+        MOVED_TO,
+        'Where it is now; "*" at its end is what it stood for in from.',
+        default=_REQUIRED,
+    )
+    status: int = _option(
+        MOVED_STATUS,
+        "For good (301, 308) or for now (302, 307).",
+        default=301,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class FieldRule:
-    """Fields of the answers to some paths; all rules that match apply, later ones over earlier ones."""
+    """Fields to send with some paths; of several that set the same field the last one counts."""
 
-    match: str  # "*.html" is a name anywhere; "/assets/**" is a whole path
-    set: Mapping[str, str]  # "Cache-Control": "no-cache"
+    match: str = _option(
+        PATTERN,
+        'Names in any folder, or, with "/" in front, whole paths: "*" and "?" stay within a name, "**" does not.',
+        default=_REQUIRED,
+    )
+    set: Mapping[str, str] = _option(
+        FIELDS,
+        "Names and values of the fields; not those that the server has to make itself.",
+        default=_REQUIRED,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A tree of files to serve; for now there is exactly one."""
+    """A tree of files to serve, to those who ask for one of its hosts."""
 
     root: str = _option(
         FOLDER,
@@ -194,36 +252,98 @@ class Site:
         "What a folder answers with: the first of these files that it has.",
         default=("index.html",),
     )
-    hosts: tuple[str, ...] = ()  # lower case; none: the default site
-    symlinks: Literal["beneath", "owner", "none"] = "beneath"
-    dot_files: Literal["deny", "allow"] = "deny"
-    clean_urls: bool = False
-    fallback: str = ""
-    listing: bool = False
-    precompressed: bool = True
-    compress: bool = True
-    security: Literal["off", "basic", "strict"] = "off"
-    cors: tuple[str, ...] = ()  # ("*",) for every origin
-    immutable: bool = False
-    errors: Mapping[int, str] = field(default_factory=dict)
+    hosts: tuple[str, ...] = _option(
+        HOSTS,
+        "Who is asked for; the site without any, or else the first, answers for all other hosts.",
+        default=(),
+    )
+    symlinks: Literal["beneath", "owner", "none"] = _option(
+        words("beneath", "owner", "none"),
+        "Links to follow: all that stay in the root; only those that belong to whom their target belongs to; none.",
+        default="beneath",
+    )
+    dot_files: Literal["deny", "allow"] = _option(
+        words("deny", "allow"),
+        "Whether names with a dot in front are served; /.well-known/ always is, backups of editors never are.",
+        default="deny",
+    )
+    clean_urls: bool = _option(
+        FLAG,
+        "Serve a.html as /a, and redirect /a.html there.",
+        default=False,
+    )
+    fallback: str = _option(
+        PAGE,
+        "For applications of one page: served with 200 where nothing is and the path has no extension.",
+        default="",
+    )
+    listing: bool = _option(
+        FLAG,
+        "List a folder that has no index.",
+        default=False,
+    )
+    precompressed: bool = _option(
+        FLAG,
+        "Send the .zst, .br or .gz beside a file to clients that take it.",
+        default=True,
+    )
+    compress: bool = _option(
+        FLAG,
+        "Compress text once and keep it in memory, where there is no such file beside it.",
+        default=True,
+    )
+    security: Literal["off", "basic", "strict"] = _option(
+        words("off", "basic", "strict"),
+        "Fields that make browsers more careful with the pages.",
+        default="off",
+    )
+    cors: tuple[str, ...] = _option(
+        ORIGINS,
+        "Origins whose scripts may read the files.",
+        default=(),
+    )
+    immutable: bool = _option(
+        FLAG,
+        "Let clients keep files with a hash in their name (eight hexadecimal digits or more) for a year.",
+        default=False,
+    )
+    errors: Mapping[int, str] = _option(
+        PAGES,
+        "Pages of the site that are sent with errors.",
+        default={},
+    )
     aliases: tuple[Alias, ...] = ()
     redirects: tuple[Redirect, ...] = ()
     fields: tuple[FieldRule, ...] = ()
 
 
 TABLES: Final[Mapping[str, type]] = {"server": Server, "limits": Limits, "log": Log}
-LISTS: Final[Mapping[str, type]] = {"listen": Listen, "site": Site}
+LISTS: Final[Mapping[str, type]] = {
+    "listen": Listen,
+    "site": Site,
+    # Lists in each site, and below them what of Site they become.
+    "site.alias": Alias,
+    "site.redirect": Redirect,
+    "site.fields": FieldRule,
+}
+IN_SITE: Final[Mapping[str, str]] = {"alias": "aliases", "redirect": "redirects", "fields": "fields"}
 
 
 class Option(NamedTuple):
     """One row of the table."""
 
-    name: str  # "server.threads"; in lists "site.root"
+    name: str  # "server.threads"; in lists "site.root", "site.alias.path"
+    attribute: str  # of the class of its table
     kind: Kind
     text: str
     default: Any
     bounds: Bounds | None
     unit: str
+
+    @property
+    def table(self) -> str:
+        """The table or list that it belongs to."""
+        return self.name.rpartition(".")[0]
 
     @property
     def key(self) -> str:
@@ -233,7 +353,7 @@ class Option(NamedTuple):
     @property
     def in_list(self) -> bool:
         """Whether it belongs to a [[list]], of which there may be several."""
-        return self.name.partition(".")[0] in LISTS
+        return self.table in LISTS
 
     @property
     def required(self) -> bool:
@@ -252,6 +372,8 @@ class Option(NamedTuple):
         if self.kind is SIZE and isinstance(value, int):
             units = ((name, size) for name, size in UNITS.items() if value and value % size == 0)
             return next((f'"{value // size}{name}"' for name, size in units), str(value))
+        if isinstance(value, dict):
+            return "{}" if not value else literal(value)
         return f"{value:g}" if isinstance(value, float) else literal(value)
 
     def take(self, value: object, base: str) -> object:
@@ -265,17 +387,21 @@ class Option(NamedTuple):
         return taken
 
 
+def _rows(table: str, part: type) -> Iterator[Option]:
+    for attribute in fields(part):
+        if attribute.metadata:
+            row = dict(attribute.metadata)
+            yield Option(f"{table}.{row.pop('key') or attribute.name}", attribute.name, **row)
+
+
 OPTIONS: Final[Mapping[str, Option]] = {
-    name: Option(name, default=row.default, **row.metadata)
-    for table, rows in (*TABLES.items(), *LISTS.items())
-    for row in fields(rows)
-    if row.metadata and (name := f"{table}.{row.name}")
+    option.name: option for table, part in (*TABLES.items(), *LISTS.items()) for option in _rows(table, part)
 }
 
 
 def options_of(table: str) -> dict[str, Option]:
     """Return the rows of one table by their keys."""
-    return {option.key: option for option in OPTIONS.values() if option.name == f"{table}.{option.key}"}
+    return {option.key: option for option in OPTIONS.values() if option.table == table}
 
 
 DEFAULT_LISTEN: Final = (Address.parse("127.0.0.1:8080"),)
@@ -292,6 +418,11 @@ class Config:
     listen: tuple[Address, ...] = DEFAULT_LISTEN
     files: tuple[str, ...] = ()  # what was read, in this order
     warnings: tuple[str, ...] = ()  # each one line
+
+    @property
+    def default_site(self) -> Site:
+        """The site for hosts that no site names."""
+        return next((site for site in self.sites if not site.hosts), self.sites[0])
 
     def worker_count(self) -> int:
         """Return how many workers to run; "auto" counts the cores that this process may use."""

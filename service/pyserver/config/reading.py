@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from pyserver.config import system
+from pyserver.config import sites, system
 from pyserver.config.address import Address
 from pyserver.config.errors import ConfigError, Refused, cut, literal
 from pyserver.config.kinds import is_a
-from pyserver.config.options import DEFAULT_LISTEN, LISTS, OPTIONS, TABLES, Config, Option, Site, options_of
-from pyserver.config.sources import Keys, Setting, Source, parse, read
+from pyserver.config.options import DEFAULT_LISTEN, LISTS, OPTIONS, TABLES, Config, Option, options_of
+from pyserver.config.sources import Item, Keys, Setting, Source, parse, read
 
 # What is read without --config and without --root, if it is there.
 DEFAULT_FILE: Final = "/etc/pyserver/pyserver.toml"
@@ -37,7 +37,7 @@ class Settings:
     """What the sources said, the later ones over the earlier."""
 
     values: dict[str, Setting] = field(default_factory=dict)  # "server.workers" -> its setting
-    lists: dict[str, list[dict[str, Setting]]] = field(default_factory=dict)  # "site" -> [{"root": its setting}]
+    lists: dict[str, list[Item]] = field(default_factory=dict)  # "site" -> its tables
 
 
 def load(path: str | None = None, overrides: Sequence[Override] = (), *, default_file: str = DEFAULT_FILE) -> Config:
@@ -62,44 +62,46 @@ def _files(path: str | None) -> list[str]:
 
 
 def _build(settings: Settings, files: Sequence[Source]) -> Config:
-    site = _only_site(settings, files)
     log = settings.values.get("log.access")
-    system.check_root(site["root"])
+    given = _sites(settings, files)
+    built = sites.build(given)
+    roots = [root for site in given for root in sites.roots(site)]
+    for root in roots:
+        system.check_root(root)
     if log is not None:
         system.check_log(log)
     tables = {table: rows(**_values_of(table, settings)) for table, rows in TABLES.items()}
     return Config(
         **tables,
         listen=_listen(settings),
-        sites=(Site(**{key: setting.value for key, setting in site.items()}),),
+        sites=built,
         files=tuple(source.name for source in files),
-        warnings=tuple(system.exposed(site["root"], files, log)),
+        warnings=tuple(warning for root in roots for warning in system.exposed(root, files, log)),
     )
 
 
 def _values_of(table: str, settings: Settings) -> dict[str, Any]:
-    rows = options_of(table).items()
-    return {key: settings.values[row.name].value for key, row in rows if row.name in settings.values}
+    rows = options_of(table).values()
+    return {row.attribute: settings.values[row.name].value for row in rows if row.name in settings.values}
 
 
-def _only_site(settings: Settings, files: Sequence[Source]) -> dict[str, Setting]:
-    sites = settings.lists.get("site", [])
-    if not sites and files:
-        raise ConfigError(files[0].name, None, "no [[site]]", f"write [[site]], and below it root = {_example('site')}")
-    if not sites:
+def _sites(settings: Settings, files: Sequence[Source]) -> Sequence[Item]:
+    given = settings.lists.get("site", [])
+    if not given and files:
+        example = OPTIONS["site.root"].kind.example
+        raise ConfigError(files[0].name, None, "no [[site]]", f"write [[site]], and below it root = {example}")
+    if not given:
         raise ConfigError("pyserver", None, "nothing to serve", f"write --root DIR, or a [[site]] in {DEFAULT_FILE}")
-    if len(sites) > 1:
-        _, source, keys = sites[1]["root"]
-        raise source.error(keys[:2], "a second [[site]]", "write exactly one, more are not served yet")
-    return sites[0]
+    return given
 
 
 def _listen(settings: Settings) -> tuple[Address, ...]:
     addresses: list[Address] = []
     for item in settings.lists.get("listen", []):
-        address: Address = item["address"].value
+        setting = item.settings["address"]
+        address: Address = setting.value
         if address in addresses and (address.port or address.path):
-            raise item["address"].error(f"{literal(address.text)} is listened on twice", "write it once")
+            raise setting.error(f"{literal(address.text)} is listened on twice", "write it once")
         addresses.append(address)
     return tuple(addresses) or DEFAULT_LISTEN
 
@@ -114,25 +116,27 @@ def _take_document(document: Mapping[str, Any], source: Source, settings: Settin
                 raise source.error((name,), f"{name} {is_a(value)}", f"write [{name}], and its keys below it")
             for key, setting in _take_table(name, value, source, (name,)).items():
                 settings.values[f"{name}.{key}"] = setting
-        elif name in LISTS:
-            settings.lists[name] = _take_list(name, value, source)
+        elif name in LISTS and "." not in name:
+            settings.lists[name] = _take_list(name, value, source, (name,))
         else:
             raise source.error((name,), *_unknown_at_top(name, value))
 
 
-def _take_list(name: str, value: object, source: Source) -> list[dict[str, Setting]]:
+def _take_list(name: str, value: object, source: Source, keys: Keys) -> list[Item]:
     if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
         what = "is empty" if value == [] else is_a(value) if not isinstance(value, list) else "is not a list of tables"
-        raise source.error((name,), f"{name} {what}", f"write [[{name}]], and its keys below it")
-    return [_take_item(name, item, source, (name, number)) for number, item in enumerate(value)]
+        raise source.error(keys, f"{name} {what}", f"write {_header(name)}, and its keys below it")
+    return [_take_item(name, item, source, (*keys, number)) for number, item in enumerate(value)]
 
 
-def _take_item(name: str, item: Mapping[str, Any], source: Source, keys: Keys) -> dict[str, Setting]:
-    taken = _take_table(name, item, source, keys)
+def _take_item(name: str, table: Mapping[str, Any], source: Source, keys: Keys) -> Item:
+    inner = {key: value for key, value in table.items() if f"{name}.{key}" in LISTS}
+    taken = _take_table(name, {key: value for key, value in table.items() if key not in inner}, source, keys)
     for key, option in options_of(name).items():
         if option.required and key not in taken:
-            raise source.error(keys, f"{_header(name)} without {key}", f"write {key} = {_example(name)} below it")
-    return taken
+            raise source.error(keys, f"{_header(name)} without {key}", f"write {key} = {option.kind.example} below it")
+    lists = {key: _take_list(f"{name}.{key}", value, source, (*keys, key)) for key, value in inner.items()}
+    return Item(taken, lists, source, keys)
 
 
 def _take_table(name: str, table: Mapping[str, Any], source: Source, keys: Keys) -> dict[str, Setting]:
@@ -149,7 +153,7 @@ def _take_value(option: Option, value: object, source: Source, keys: Keys = ()) 
         return Setting(option.take(value, source.base), source, keys)
     except Refused as refused:
         what = f"{option.name} = {literal(value)} {refused.what}"
-        raise source.error(keys, what, refused.instead or f"write {option.expected}") from None
+        raise source.error((*keys, *refused.within), what, refused.instead or f"write {option.expected}") from None
 
 
 # -- what was meant ------------------------------------------------------------------------------
@@ -159,13 +163,8 @@ def _header(name: str) -> str:
     return f"[[{name}]]" if name in LISTS else f"[{name}]"
 
 
-def _example(name: str) -> str:
-    """Return the value for the required key of a list."""
-    return next(option.kind.example for option in options_of(name).values() if option.required)
-
-
 def _nearest(key: str, table: str) -> str:
-    known = options_of(table)
+    known = [*options_of(table), *(name.rpartition(".")[2] for name in LISTS if name.startswith(f"{table}."))]
     if close := difflib.get_close_matches(key, known, 1):
         return f"did you mean '{close[0]}'?"
     elsewhere = [option.name for option in OPTIONS.values() if option.key == key]
@@ -200,11 +199,13 @@ def _take_override(given: Override, settings: Settings) -> None:
     if given.option == "--set":
         _take_document(_assigned(given.value, source), source, settings)
     elif given.option == "--root":
-        settings.lists["site"] = [{"root": _take_value(OPTIONS["site.root"], given.value, source)}]
+        root = _take_value(OPTIONS["site.root"], given.value, source)
+        settings.lists["site"] = [Item({"root": root}, {}, source, ())]
     elif given.option == "--bind":
         # The first one replaces what files and --set say, the next ones join it.
-        bound = [item for item in settings.lists.get("listen", []) if item["address"].source.name.startswith("--bind ")]
-        settings.lists["listen"] = [*bound, {"address": _take_value(OPTIONS["listen.address"], given.value, source)}]
+        bound = [item for item in settings.lists.get("listen", []) if item.source.name.startswith("--bind ")]
+        address = _take_value(OPTIONS["listen.address"], given.value, source)
+        settings.lists["listen"] = [*bound, Item({"address": address}, {}, source, ())]
     else:
         name, is_string = _SHORT_FOR[given.option]
         value = given.value if is_string else _value_of(given.value)

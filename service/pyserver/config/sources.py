@@ -60,6 +60,19 @@ class Setting(NamedTuple):
         return self.source.place(self.keys)
 
 
+class Item(NamedTuple):
+    """One [[table]] of a list: its settings, and the lists within it."""
+
+    settings: dict[str, Setting]
+    lists: dict[str, list["Item"]]
+    source: Source
+    keys: Keys
+
+    def error(self, what: str, instead: str) -> ConfigError:
+        """Return the error for this table."""
+        return self.source.error(self.keys, what, instead)
+
+
 # -- reading -----------------------------------------------------------------------------------
 
 _WHY_UNREADABLE: Final = {
@@ -130,7 +143,8 @@ def parse(source: Source) -> dict[str, Any]:
 # A statement is parsed anew with each of its lines; beyond so many the search ends, and an error tells less.
 STATEMENT_MAX_LINES: Final = 200
 
-# No key of ours is deeper than ("site", 0, "index", 0); what a mistake nests deeper has the line of what it is in.
+# No key of ours is deeper than ("site", 0, "fields", 0, "set", "Vary"); what a mistake nests deeper has the line of
+# what it is in.
 KEYS_DEEP: Final = 8
 
 

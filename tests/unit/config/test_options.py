@@ -7,12 +7,13 @@ import pytest
 
 from pyserver.config import LISTS, OPTIONS, TABLES, Config, Option, Server, Site
 from pyserver.config.errors import Refused
+from pyserver.config.options import IN_SITE
 from pyserver.limits import MIB
 
 
 @pytest.mark.parametrize("option", OPTIONS.values(), ids=OPTIONS)
 def test_every_row_is_complete(option: Option) -> None:
-    assert re.fullmatch(r"[a-z]+\.[a-z_]+", option.name)
+    assert re.fullmatch(r"([a-z]+\.){1,2}[a-z_]+", option.name)
     assert re.fullmatch(r"\S.*\S\.", option.text), "one sentence"
     assert option.required == bool(option.kind.example)
     assert option.kind.written
@@ -38,14 +39,11 @@ def test_bounds_are_part_of_what_they_bound(option: Option) -> None:
 
 
 def test_the_table_and_the_classes_are_one() -> None:
-    rows = [
-        f"{table}.{row.name}"
-        for table, part in (*TABLES.items(), *LISTS.items())
-        for row in fields(part)
-        if row.metadata
-    ]
-    assert list(OPTIONS) == rows
+    rows = [f"{table}.{row.name}" for table, part in (*TABLES.items(), *LISTS.items()) for row in fields(part)]
+    lists = [f"site.{attribute}" for attribute in IN_SITE.values()]
+    assert [f"{option.table}.{option.attribute}" for option in OPTIONS.values()] == [n for n in rows if n not in lists]
     assert {row.name for row in fields(Config)} == {*TABLES, "listen", "sites", "files", "warnings"}
+    assert {f"site.{key}" for key in IN_SITE} == {name for name in LISTS if "." in name}
 
 
 @pytest.mark.parametrize(
@@ -59,6 +57,8 @@ def test_the_table_and_the_classes_are_one() -> None:
         ("server.drain", 0.5, "0.5"),
         ("server.workers", "auto", '"auto"'),
         ("cache.index", ("a", "b"), '["a", "b"]'),
+        ("site.errors", {}, "{}"),
+        ("site.listing", False, "false"),
     ],
 )
 def test_values_are_shown_as_they_are_written(name: str, value: object, expected: str) -> None:
@@ -88,3 +88,12 @@ def test_auto_counts_only_cores_that_may_be_used() -> None:
 
 def test_a_number_is_taken_as_it_is() -> None:
     assert Config(sites=(Site("/"),), server=Server(workers=7)).worker_count() == 7
+
+
+# -- the site for all other hosts ------------------------------------------------------------------
+
+
+def test_the_default_site_is_the_one_without_hosts_or_else_the_first() -> None:
+    first, second, other = Site("/", hosts=("a.org",)), Site("/", hosts=("b.org",)), Site("/")
+    assert Config(sites=(first, other, second)).default_site is other
+    assert Config(sites=(first, second)).default_site is first

@@ -8,7 +8,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pyserver.config import Address, Config, ConfigError, Limits, Log, Override, Server, Site, load
+from pyserver.config import (
+    Address,
+    Alias,
+    Config,
+    ConfigError,
+    FieldRule,
+    Limits,
+    Log,
+    Override,
+    Redirect,
+    Server,
+    Site,
+    load,
+)
 from pyserver.limits import MIB
 
 SITE = '[[site]]\nroot = "."\n'  # lines 1 and 2 of most rows
@@ -107,6 +120,74 @@ def test_a_config_cannot_be_changed(tmp_path: Path) -> None:
     config = loaded(SITE, tmp_path)
     with pytest.raises(AttributeError):
         config.server.threads = 3  # type: ignore[misc]
+
+
+def test_every_key_of_a_site_is_taken(tmp_path: Path) -> None:
+    for name in ("static", "photos"):
+        (tmp_path / name).mkdir()
+    config = loaded(
+        """
+        [[site]]
+        root = "."
+        hosts = ["Example.org", "*.example.org"]
+        symlinks = "owner"
+        dot_files = "allow"
+        clean_urls = true
+        fallback = "/index.html"
+        listing = true
+        precompressed = false
+        compress = false
+        security = "strict"
+        cors = "*"
+        immutable = true
+
+        [site.errors]
+        404 = "/404.html"
+
+        [[site.alias]]
+        path = "/static/"
+        root = "static"
+        [[site.alias]]
+        path = "/static/photos/"
+        root = "photos"
+
+        [[site.redirect]]
+        from = "/old/*"
+        to = "/new/*"
+        status = 308
+
+        [[site.fields]]
+        match = "*.html"
+        set = { "Cache-Control" = "no-cache" }
+
+        [[site]]
+        root = "static"
+        redirect = [{ from = "/a", to = "/b" }]
+        """,
+        tmp_path,
+    )
+    first = Site(
+        str(tmp_path),
+        hosts=("example.org", "*.example.org"),
+        symlinks="owner",
+        dot_files="allow",
+        clean_urls=True,
+        fallback="/index.html",
+        listing=True,
+        precompressed=False,
+        compress=False,
+        security="strict",
+        cors=("*",),
+        immutable=True,
+        errors={404: "/404.html"},
+        aliases=(
+            Alias("/static/", str(tmp_path / "static")),
+            Alias("/static/photos/", str(tmp_path / "photos")),
+        ),
+        redirects=(Redirect("/old/*", "/new/*", 308),),
+        fields=(FieldRule("*.html", {"Cache-Control": "no-cache"}),),
+    )
+    assert config.sites == (first, Site(str(tmp_path / "static"), redirects=(Redirect("/a", "/b", 301),)))
 
 
 # -- sources, from weak to strong -------------------------------------------------------------------
@@ -256,7 +337,7 @@ FILE_ROWS = {
     "nothing outside of a table": (f"xyzzy = 2\n{SITE}", ":1: unknown key 'xyzzy' outside of a table; write keys below a line like [server]"),
     "misspelt table": (f"{SITE}\n[servers]\nthreads = 2", ":4: unknown table 'servers'; did you mean [server]?"),
     "misspelt list": (f"{SITE}\n[[listens]]", ":4: unknown table 'listens'; did you mean [[listen]]?"),
-    "table of nothing": (f"{SITE}\n[xyzzy]", ":4: unknown table 'xyzzy'; known are [server], [limits], [log], [[listen]], [[site]]"),
+    "table of nothing": (f"{SITE}\n[xyzzy]", ":4: unknown table 'xyzzy'; known are [server], [limits], [log], [[listen]], [[site]], [[site.alias]], [[site.redirect]], [[site.fields]]"),
     "table in a table": (f"{SITE}\n[server.log]\naccess = 1", ":4: unknown key 'log' in [server]; known are workers, threads, queue, drain, hung_after, respawn_delay_max, start_within"),
     "key with a line end": (f'{SITE}[log]\n"a\\nb" = 2', ":4: unknown key 'a\\nb' in [log]; known are access"),
     "dotted": (f"server.threds = 2\n{SITE}", ":1: unknown key 'threds' in [server]; did you mean 'threads'?"),
@@ -272,7 +353,43 @@ FILE_ROWS = {
     "no root": ('[[site]]\nindex = ["a"]', ':1: [[site]] without root; write root = "/var/www/pyserver" below it'),
     "no site": ("[server]\nthreads = 2", ': no [[site]]; write [[site]], and below it root = "/var/www/pyserver"'),
     "empty file": ("", ': no [[site]]; write [[site]], and below it root = "/var/www/pyserver"'),
-    "two sites": (f"{SITE}\n{SITE}", ":4: a second [[site]]; write exactly one, more are not served yet"),
+    "two sites for all others": (f"{SITE}\n{SITE}", ':4: a second [[site]] without hosts, while only one can answer for all others; write hosts = ["example.org"] below it'),
+    "one host, two sites": (f'{SITE}hosts = ["a.org"]\n{SITE}hosts = ["b.org", "A.org."]', ':6: host "a.org" is in two sites; write it once'),
+    "one host twice": (f'{SITE}hosts = ["*.a.org", "*.a.org"]', ':3: host "*.a.org" is twice; write it once'),
+    # lists within a site
+    "alias beside the sites": (f'{SITE}[[alias]]\npath = "/a/"', ":3: unknown table 'alias'; did you mean [[site.alias]]?"),
+    "alias in quotes": (f'{SITE}[["site.alias"]]\npath = "/a/"', ":3: unknown table 'site.alias'; did you mean [[site.alias]]?"),
+    "alias as a table": (f'{SITE}[site.alias]\npath = "/a/"', ":3: site.alias is a table; write [[site.alias]], and its keys below it"),
+    "aliases": (f"{SITE}aliases = []", ":3: unknown key 'aliases' in [[site]]; did you mean 'alias'?"),
+    "alias empty": (f"{SITE}alias = []", ":3: site.alias is empty; write [[site.alias]], and its keys below it"),
+    "alias without path": (f'{SITE}[[site.alias]]\nroot = "."', ':3: [[site.alias]] without path; write path = "/static/" below it'),
+    "alias without root": (f'{SITE}[[site.alias]]\npath = "/a/"', ':3: [[site.alias]] without root; write root = "/srv/static" below it'),
+    "alias that is not there": (f'{SITE}[[site.alias]]\npath = "/a/"\nroot = "/nonexistent"', ':5: root "/nonexistent" does not exist; create the folder, or write another'),
+    "alias of a path": (f'{SITE}[[site.alias]]\npath = "/a"\nroot = "."', ':4: site.alias.path = "/a" does not end with "/"; write "/a/"'),
+    "second alias": (f'{SITE}[[site.alias]]\npath = "/a/"\nroot = "."\n[[site.alias]]\nroot = "."\npath = "/a/"', ':8: path "/a/" is written twice; write it once'),
+    "alias of the second site": (f'{SITE}{SITE}hosts = ["a"]\n[[site.alias]]\npath = "a/"\nroot = "."', ':7: site.alias.path = "a/" does not begin with "/"; write "/a/"'),
+    "redirect without to": (f'{SITE}[[site.redirect]]\nfrom = "/a"', ':3: [[site.redirect]] without to; write to = "/new/*" below it'),
+    "redirect, misspelt": (f'{SITE}[[site.redirect]]\nform = "/a"', ":4: unknown key 'form' in [[site.redirect]]; did you mean 'from'?"),
+    "redirect by its name in Python": (f'{SITE}[[site.redirect]]\nsource = "/a"', ":4: unknown key 'source' in [[site.redirect]]; known are from, to, status"),
+    "redirect to itself": (f'{SITE}[[site.redirect]]\nfrom = "/a"\nto = "/a?b"', ':5: redirect from "/a" to "/a?b" leads back to itself; write an address that is not redirected'),
+    "redirect into itself": (f'{SITE}[[site.redirect]]\nfrom = "/a/*"\nto = "/a/b/*"', ':5: redirect from "/a/*" to "/a/b/*" leads back to itself; write an address that is not redirected'),
+    "redirects in a ring": (f'{SITE}[[site.redirect]]\nfrom = "/a"\nto = "/b%20b"\n[[site.redirect]]\nfrom = "/b b"\nto = "/a"', ':5: redirect from "/a" to "/b%20b" leads back to itself; write an address that is not redirected'),
+    "redirect, half a star": (f'{SITE}[[site.redirect]]\nfrom = "/a"\nto = "/b/*"', ':5: to "/b/*" ends with "*", and from "/a" does not; write "*" at the end of both, or of none'),
+    "redirect written twice": (f'{SITE}[[site.redirect]]\nfrom = "/a"\nto = "/b"\n[[site.redirect]]\nfrom = "/a"\nto = "/c"', ':7: from "/a" is written twice; write it once'),
+    "redirect, status": (f'{SITE}[[site.redirect]]\nfrom = "/a"\nto = "/b"\nstatus = 200', ":6: site.redirect.status = 200 is not the status of a redirect; write 301, 302, 307 or 308"),
+    "fields without set": (f'{SITE}[[site.fields]]\nmatch = "*"', ':3: [[site.fields]] without set; write set = { "Cache-Control" = "no-cache" } below it'),
+    "fields, one refused": (f'{SITE}[[site.fields]]\nmatch = "*"\n[site.fields.set]\nX-A = "a"\nDate = "now"', ':7: site.fields.set = {...} has "Date", which tells of this very answer; leave it to the server'),
+    "errors, one refused": (f'{SITE}[site.errors]\n404 = "/404.html"\n200 = "/ok.html"', ':5: site.errors = {...} has "200", which is not the status of an error; write statuses from 400 to 599 with a path each, like { 404 = "/404.html" }'),
+    "errors, one relative": (f'{SITE}[site.errors]\n404 = "404.html"', ':4: site.errors = {...} has for 404 "404.html", which does not begin with "/"; write "/404.html"'),
+    "errors as a list": (f'{SITE}[[site.errors]]\n404 = "/404.html"', ':3: site.errors = [{...}] is a list; write statuses from 400 to 599 with a path each, like { 404 = "/404.html" }'),
+    "symlinks, misspelt": (f'{SITE}symlinks = "owners"', ':3: site.symlinks = "owners" is not known; write "owner"'),
+    "symlinks, other words": (f'{SITE}symlinks = "follow"', ':3: site.symlinks = "follow" is not known; write "beneath", "owner" or "none"'),
+    "symlinks as boolean": (f"{SITE}symlinks = false", ':3: site.symlinks = false is a boolean; write "beneath", "owner" or "none"'),
+    "dot_files": (f'{SITE}dot_files = "Allow"', ':3: site.dot_files = "Allow" is not known; write "allow"'),
+    "security": (f'{SITE}security = "on"', ':3: site.security = "on" is not known; write "off", "basic" or "strict"'),
+    "clean_urls as string": (f'{SITE}clean_urls = "yes"', ':3: site.clean_urls = "yes" is a string; write true or false'),
+    "fallback": (f'{SITE}fallback = "index.html"', ':3: site.fallback = "index.html" does not begin with "/"; write "/index.html"'),
+    "cors": (f'{SITE}cors = "https://a.org"', ':3: site.cors = "https://a.org" is a string; write ["https://a.org"]'),
     "address twice": (f'{SITE}[[listen]]\naddress = "localhost:80"\n[[listen]]\naddress = "127.0.0.1:80"', ':6: "127.0.0.1:80" is listened on twice; write it once'),
     # whole numbers
     "workers too few": (f"{SITE}[server]\nworkers = 0", ':4: server.workers = 0 is too small; write "auto" or a whole number from 1 to 64'),
@@ -418,7 +535,7 @@ except c.ConfigError as error:
 # -- whatever is written: a Config, or one line -----------------------------------------------------
 
 _words = st.sampled_from(
-    ["[server]", "[[site]]", "[[listen]]", "[log]", "threads", "workers", "root", "=", " ", "\n", '"', "1", "{", "}", "[", "]", ".", ",", "#", "é", "\0", "\r\n", "'''", "inf", "2001-01-01", "0x"]
+    ["[server]", "[[site]]", "[[site.alias]]", "[site.errors]", "[[listen]]", "[log]", "hosts", "errors", "alias", "threads", "workers", "root", "=", " ", "\n", '"', "1", "{", "}", "[", "]", ".", ",", "#", "é", "\0", "\r\n", "'''", "inf", "2001-01-01", "0x"]
 )  # fmt: skip
 
 
