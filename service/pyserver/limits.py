@@ -22,6 +22,11 @@ TARGET_MAX_BYTES: Final = 8 * KIB
 # Field lines in a head. 431 beyond it. Elsewhere: Apache 100, gunicorn 100, nginx 1000.
 FIELDS_MAX: Final = 100
 
+# Byte ranges in one Range; with more of them it is ignored, and the whole file is the answer (RFC 9110 14.2). Each may
+# become a part with a head of its own, and of a large file two system calls. Who wants more asks again. Enforced by
+# http.ranges. Elsewhere: Apache 200, lighttpd 10, nginx as many as fit into a head.
+RANGES_MAX: Final = 64
+
 # Request content that we read and throw away to keep the connection. Beyond it: 413, or a close after the
 # answer. A file server has no use for content; this is only politeness towards clients who send some.
 BODY_DISCARD_MAX_BYTES: Final = 64 * KIB

@@ -27,11 +27,13 @@ class Entry:
         "fields",
         "file",
         "looked_at",
+        "media_type",
         "modified",
         "name",
         "plain",
         "plain_at",
         "read_at",
+        "settled",
         "size",
         "stamp",
         "validators",
@@ -48,6 +50,8 @@ class Entry:
         self.read_at = 0  # clock.second when the content was last read
         self.plain: Response | None = None  # the answer to GET without conditions, HTTP/1.1, keep-alive
         self.plain_at = 0  # clock.second of its Date
+        self.media_type = b""
+        self.settled = False  # the validators are strong ones (http.validators)
         self.etag: bytes | None = None
         self.modified: int | None = None  # Last-Modified, seconds since the epoch; None: the file has no credible time
         self.validators = b""  # the field lines of both

@@ -10,6 +10,7 @@ All of it is called by the leader, one thread at a time, except Pending.run(): a
 disk only, and neither the site nor the cache.
 """
 
+import secrets
 from collections.abc import Sequence
 from typing import Final
 
@@ -20,7 +21,7 @@ from pyserver.files.mediatypes import media_type
 from pyserver.files.policy import hidden
 from pyserver.files.resolve import OpenFile, Root, WouldBlock, status_for
 from pyserver.handlers.cache import Entry, FileCache
-from pyserver.http import conditional, lifecycle, ranges, target
+from pyserver.http import conditional, lifecycle, multipart, ranges, target, validators
 from pyserver.http.dates import imf_fixdate
 from pyserver.http.errors import ProtocolError
 from pyserver.http.request import Request
@@ -34,10 +35,6 @@ _ALLOW: Final = b"Allow: GET, HEAD, OPTIONS\r\n"
 _CONDITIONS: Final = frozenset(
     (b"if-match", b"if-unmodified-since", b"if-none-match", b"if-modified-since", b"range", b"if-range")
 )
-
-# A file's times tell us that it changed, and they are no finer than the kernel's tick. Content read so soon after a
-# change may be followed by another change within the same tick, so it is read once more at the next look.
-_SETTLED_AFTER_S: Final = 2
 
 _NS_PER_S: Final = 1_000_000_000
 
@@ -128,18 +125,28 @@ class StaticSite:
         if status == 412:
             return self._error(412, request, connection)
 
-        # RFC 9110 14.2: only GET has ranges; with If-Range only while this is what the client has the rest of (13.1.5).
-        if request.method != b"GET" or b"range" not in fields:
-            return self._whole(request, connection, entry)
+        if request.method == b"GET" and b"range" in fields:  # RFC 9110 14.2: no other method has ranges (T-29)
+            return self._ranged(request, connection, entry)
+        return self._whole(request, connection, entry)
+
+    def _ranged(self, request: Request, connection: bytes, entry: Entry) -> Response:
+        """Decide what a Range gets; with If-Range only while this is what the client has the rest of (13.1.5)."""
+        fields, second = request.fields, self.clock.second
         validator = fields.get(b"if-range")
-        if validator is not None and not conditional.if_range_matches(validator, entry.etag, entry.modified, second):
+        if validator is not None and not conditional.if_range_matches(
+            validator, entry.etag, entry.modified, second, settled=entry.settled
+        ):
             return self._whole(request, connection, entry)
-        span = ranges.resolve(fields[b"range"], entry.size)
-        if span is None:
+        value = fields[b"range"]
+        part_bytes = multipart.part_bytes(entry.size, entry.media_type) if b"," in value else 0
+        spans = ranges.resolve(value, entry.size, part_bytes)
+        if spans is None:
             return self._whole(request, connection, entry)
-        if span is ranges.UNSATISFIABLE:
+        if spans is ranges.UNSATISFIABLE:
             return self._error(416, request, connection, ranges.unsatisfied_range(entry.size))
-        return self._part(connection, entry, span)
+        if len(spans) == 1:
+            return self._part(connection, entry, spans[0])
+        return self._parts(connection, entry, spans)
 
     def _other_method(self, request: Request, connection: bytes) -> Response:
         if request.method == b"OPTIONS":  # of "*" too (RFC 9110 9.3.7): all files allow the same
@@ -163,10 +170,23 @@ class StaticSite:
             entry.keep_plain(answer, len(start))
         return answer
 
-    def _part(self, connection: bytes, entry: Entry, span: tuple[int, int]) -> Response:
+    def _part(self, connection: bytes, entry: Entry, span: ranges.Span) -> Response:
         length = b"Content-Length: %d\r\n" % (span[1] - span[0])
         lines = (entry.fields, ranges.content_range(*span, entry.size), length)
         return _with_content(206, head(206, lines, self._now(), connection), entry, span, connection)
+
+    def _parts(self, connection: bytes, entry: Entry, spans: Sequence[ranges.Span]) -> Response:
+        """Return several spans as one content. Each part has a Content-Range, the whole none (RFC 9110 15.3.7.2)."""
+        boundary = secrets.token_hex(multipart.BOUNDARY_BYTES // 2).encode()
+        parts = multipart.parts(spans, entry.size, entry.media_type, boundary)
+        count = sum(len(part) if isinstance(part, bytes) else part[1] for part in parts)
+        lines = (_fields(multipart.content_type(boundary), entry.validators), b"Content-Length: %d\r\n" % count)
+        start, close = head(206, lines, self._now(), connection), connection == lifecycle.CLOSE
+        content = entry.content
+        if content is None:
+            return Response(206, start, content_bytes=count, source=entry.file, more=tuple(parts), close=close)
+        pieces = (part if isinstance(part, bytes) else content[part[0] : sum(part)] for part in parts)
+        return Response(206, b"".join((start, *pieces)), content_bytes=count, close=close)
 
     def _redirect(self, path: bytes, request: Request, connection: bytes) -> Response:
         """Add the slash that the relative links in a folder's index need.
@@ -231,7 +251,7 @@ class Pending:
         return self._site.conclude(self)
 
 
-def _with_content(status: int, start: bytes, entry: Entry, span: tuple[int, int], connection: bytes) -> Response:
+def _with_content(status: int, start: bytes, entry: Entry, span: ranges.Span, connection: bytes) -> Response:
     """Return the answer that sends the head `start` and then the bytes of `span`, first to one behind the last."""
     (first, end), close = span, connection == lifecycle.CLOSE
     count = end - first
@@ -246,7 +266,7 @@ def _with_content(status: int, start: bytes, entry: Entry, span: tuple[int, int]
 
 def _known(entry: Entry | None) -> Known | None:
     """Return what need not be read again when it is found unchanged."""
-    if entry is None or entry.read_at - entry.changed_at < _SETTLED_AFTER_S:
+    if entry is None or entry.read_at - entry.changed_at < validators.SETTLED_AFTER_S:
         return None
     return Known(entry.name, entry.stamp)
 
@@ -255,8 +275,7 @@ def _renewed(entry: Entry | None, name: bytes, file: OpenFile, content: bytes | 
     """Return the entry for what was found: the one there was, where it still is true."""
     if entry is None or entry.stamp != file.stamp or entry.name != name:
         entry = Entry(name, file, large=content is None)
-        _describe(entry, file, second)
-    elif entry.modified == entry.looked_at:  # of the future, so "now" stands for it (see _describe)
+    if not entry.settled:  # with time, weak validators become strong
         _describe(entry, file, second)
     if content is not None:
         entry.keep_content(content, second)
@@ -265,14 +284,18 @@ def _renewed(entry: Entry | None, name: bytes, file: OpenFile, content: bytes | 
 
 
 def _describe(entry: Entry, file: OpenFile, second: int) -> None:
-    """Write the fields of an answer that depend on the file alone."""
+    """Write the fields of an answer that depend on the file alone, as it was found at `second`."""
     modified = file.modified_ns // _NS_PER_S
+    entry.settled = validators.settled(modified, file.changed_at, second)
     # Times of 0 and 1 are what archives and images have instead of none, the same for all their files (T-18).
     if modified > 1:
         entry.modified = min(modified, second)  # RFC 9110 8.8.2.1: not later than Date
-        entry.etag = b'"%x-%x"' % (file.modified_ns, file.size)
+        entry.etag = validators.entity_tag(file.modified_ns, file.size, strong=entry.settled)
         entry.validators = b"Last-Modified: %b\r\nETag: %b\r\n" % (imf_fixdate(entry.modified), entry.etag)
-    entry.fields = b"Content-Type: %b\r\nX-Content-Type-Options: nosniff\r\nAccept-Ranges: bytes\r\n%b" % (
-        media_type(entry.name),
-        entry.validators,
-    )
+    entry.media_type = media_type(entry.name)
+    entry.fields = _fields(entry.media_type, entry.validators)
+
+
+def _fields(content_type: bytes, lines: bytes) -> bytes:
+    """Return the field lines of a 200 or 206, `lines` those of its validators; no Content-Length, no Content-Range."""
+    return b"Content-Type: %b\r\nX-Content-Type-Options: nosniff\r\nAccept-Ranges: bytes\r\n%b" % (content_type, lines)

@@ -1,6 +1,6 @@
 """Preconditions as one decision (RFC 9110 13), a function of plain values.
 
-Owns:    the order of RFC 9110 13.2.2 (T-16) and the comparison of validators (8.8.3.2).
+Owns:    the order of RFC 9110 13.2.2 (T-16) and the comparison of validators (8.8.2.2, 8.8.3.2).
 Never:   looks at a file or a clock. It is asked only where the answer would otherwise be 2xx (13.2.1, T-23).
 Fails:   never: a condition that cannot be read is one that nothing meets, or, for dates, one that is not there.
 Used by: handlers.
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from pyserver.http.dates import parse_http_date
+from pyserver.http.validators import is_weak, opaque_tag
 
 # RFC 9110 8.8.3   entity-tag = [ weak ] opaque-tag ; weak = %s"W/" ; opaque-tag = DQUOTE *etagc DQUOTE
 #                  etagc = %x21 / %x23-7E / obs-text
@@ -21,10 +22,6 @@ ENTITY_TAG: Final = re.compile(_ENTITY_TAG)
 ENTITY_TAGS: Final = re.compile(
     rb"(?:[ \t]*+,)*[ \t]*+%b(?:[ \t]*+,(?:[ \t]*+%b)?)*[ \t]*+" % (_ENTITY_TAG, _ENTITY_TAG)
 )
-
-# A date is a strong validator only when the file cannot have changed twice within its second (RFC 9110 8.8.2.2): when
-# that second is well over. Apache takes the same two.
-STRONG_DATE_AGE_S: Final = 2
 
 
 def evaluate(
@@ -64,15 +61,18 @@ def evaluate(
     return 200
 
 
-def if_range_matches(value: bytes, etag: bytes | None, modified: int | None, now: int) -> bool:
+def if_range_matches(value: bytes, etag: bytes | None, modified: int | None, now: int, *, settled: bool) -> bool:
     """Tell whether a Range that came with If-Range applies (RFC 9110 13.1.5); if not, it is ignored.
 
-    Only strong validators will do: parts of two representations must never be put together (T-30).
+    Only strong validators will do: parts of two representations must never be put together (T-30). A tag shows what it
+    is. A date is strong where we reliably know that the file did not change twice within its second (8.8.2.2): when it
+    is `settled` (http.validators), which it cannot be before that second is over. What the client got within that
+    second is for the client to know: its Date was the same.
     """
     if ENTITY_TAG.fullmatch(value) is not None:
-        return etag is not None and value == etag and not _is_weak(etag)
+        return etag is not None and value == etag and not is_weak(etag)
     # "If the HTTP-date validator provided exactly matches the Last-Modified": not merely earlier or later.
-    return modified is not None and modified + STRONG_DATE_AGE_S <= now and parse_http_date(value, now) == modified
+    return settled and modified is not None and parse_http_date(value, now) == modified
 
 
 def _any_matches(value: bytes, etag: bytes | None, *, weakly: bool) -> bool:
@@ -82,13 +82,9 @@ def _any_matches(value: bytes, etag: bytes | None, *, weakly: bool) -> bool:
     if etag is None or ENTITY_TAGS.fullmatch(value) is None:
         return False  # an unquoted tag matches nothing (T-17)
     if weakly:
-        current = etag.removeprefix(b"W/")
-        return any(tag.removeprefix(b"W/") == current for tag in ENTITY_TAG.findall(value))
-    return not _is_weak(etag) and etag in ENTITY_TAG.findall(value)
-
-
-def _is_weak(etag: bytes) -> bool:
-    return etag.startswith(b"W/")
+        current = opaque_tag(etag)
+        return any(opaque_tag(tag) == current for tag in ENTITY_TAG.findall(value))
+    return not is_weak(etag) and etag in ENTITY_TAG.findall(value)
 
 
 def _date(fields: Mapping[bytes, bytes], name: bytes, now: int) -> int | None:

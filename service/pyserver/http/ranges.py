@@ -5,13 +5,16 @@ Never:   converts anything but ASCII digits (T-28), or lets a number grow beyond
 Fails:   never: what is no ranges-specifier is ignored (RFC 9110 14.2), and None says so.
 Used by: handlers.
 
-Three steps, so that answers in several parts need a change in the last one only: `parse` reads the list of
-range-specs, `satisfy` gives one of them a meaning for a size, `resolve` decides what is answered.
+`resolve` decides what is answered: `parse` reads the list of range-specs, `satisfy` gives one of them a meaning for a
+size, `coalesce` puts together what is cheaper in one piece. How several spans become one answer is http.multipart's.
 """
 
 import re
+from collections.abc import Sequence
 from enum import Enum
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+from pyserver import limits
 
 # RFC 9110 14.1.2  byte ranges: int-range = first-pos "-" [ last-pos ] ; suffix-range = "-" suffix-length
 _SPEC = rb"(?:[0-9]++-[0-9]*+|-[0-9]++)"
@@ -37,6 +40,10 @@ class Unsatisfiable(Enum):
 UNSATISFIABLE: Final = Unsatisfiable.UNSATISFIABLE
 
 
+# The first byte and the one behind the last.
+Span: TypeAlias = tuple[int, int]
+
+
 class Spec(NamedTuple):
     """One range-spec. Without `first` it is a suffix and `last` its length; without `last` it goes to the end."""
 
@@ -44,25 +51,37 @@ class Spec(NamedTuple):
     last: int | None
 
 
-def resolve(value: bytes, size: int) -> tuple[int, int] | Literal[Unsatisfiable.UNSATISFIABLE] | None:
-    """Return the span (first, one behind the last) that `value` asks for.
+def resolve(
+    value: bytes, size: int, part_bytes: int = 0
+) -> tuple[Span, ...] | Literal[Unsatisfiable.UNSATISFIABLE] | None:
+    """Return the spans that `value` asks for, in the order of the answer; one of them is a plain 206.
 
-    None: answer as if there were no Range: several ranges (RFC 9110 14.2 lets a server), another unit, bad syntax.
-    UNSATISFIABLE: answer 416.
+    `part_bytes`: what each part of an answer in several parts costs beside its content.
+
+    None: answer as if there were no Range, because it is no set of byte ranges (RFC 9110 14.2), because it has more of
+    them than limits.RANGES_MAX, or because the parts would be more to send than the whole (both: 14.2, 17.15).
+    UNSATISFIABLE: answer 416. As long as one range-spec is satisfiable the others are left out (15.3.7.2).
     """
     specs = parse(value)
-    if specs is None or len(specs) > 1:
+    if specs is None:
         return None
-    (spec,) = specs
-    if size == 0 and spec.first is None and spec.last:
+    spans = [span for spec in specs if (span := satisfy(spec, size)) is not None]
+    if len(spans) > 1:
+        spans = coalesce(spans, part_bytes)
+        # One part more than there are stands for what ends them all.
+        if len(spans) > 1 and sum(end - first for first, end in spans) + part_bytes * (len(spans) + 1) > size:
+            return None
+    if spans:
+        return tuple(spans)
+    if size == 0 and any(spec.first is None and spec.last for spec in specs):
         return None  # satisfiable by all of nothing, which no Content-Range can say (T-33): the empty 200 does
-    return satisfy(spec, size) or UNSATISFIABLE
+    return UNSATISFIABLE
 
 
 def parse(value: bytes) -> list[Spec] | None:
-    """Return the range-specs of a set of byte ranges; None when it is none, or when one of them is invalid."""
+    """Return the range-specs of a set of byte ranges; None when it is none, when one is invalid, or for too many."""
     found = BYTES_RANGES.fullmatch(value)
-    if found is None:
+    if found is None or found[1].count(b"-") > limits.RANGES_MAX:  # each has one
         return None
     specs = []
     for first, last in SPECS.findall(found[1]):
@@ -72,7 +91,7 @@ def parse(value: bytes) -> list[Spec] | None:
     return specs
 
 
-def satisfy(spec: Spec, size: int) -> tuple[int, int] | None:
+def satisfy(spec: Spec, size: int) -> Span | None:
     """Return the span of one range-spec in a representation of `size` bytes, None where they do not meet."""
     first, last = spec
     if first is None:  # the last so many bytes; all of them when there are fewer (T-26)
@@ -81,6 +100,22 @@ def satisfy(spec: Spec, size: int) -> tuple[int, int] | None:
     if first >= size:
         return None
     return first, size if last is None else min(last + 1, size)
+
+
+def coalesce(spans: Sequence[Span], gap: int) -> list[Span]:
+    """Put spans together that overlap, touch, or leave less than `gap` between them (RFC 9110 15.3.7.2).
+
+    The order is the one in which they were asked for; what was put together has the place of its foremost.
+    """
+    placed: list[tuple[int, Span]] = []
+    for first, end, place in sorted((first, end, place) for place, (first, end) in enumerate(spans)):
+        if placed:
+            foremost, (start, stop) = placed[-1]
+            if first <= stop or first - stop < gap:
+                placed[-1] = min(foremost, place), (start, max(stop, end))
+                continue
+        placed.append((place, (first, end)))
+    return [span for _, span in sorted(placed)]
 
 
 def content_range(first: int, end: int, size: int) -> bytes:

@@ -75,7 +75,7 @@ class Source(Protocol):
 class Response:
     """One answer, ready to send. Immutable by convention: the same object may answer many requests."""
 
-    __slots__ = ("close", "content_bytes", "count", "offset", "source", "status", "wire")
+    __slots__ = ("close", "content_bytes", "count", "more", "offset", "source", "status", "wire")
 
     def __init__(
         self,
@@ -86,6 +86,7 @@ class Response:
         source: Source | None = None,
         offset: int = 0,
         count: int = 0,
+        more: tuple[bytes | tuple[int, int], ...] = (),
         close: bool = False,
     ) -> None:
         self.status = status
@@ -94,6 +95,7 @@ class Response:
         self.source = source  # what has the rest in its `fd` and keeps it open; None: nothing is left to send
         self.offset = offset  # of the rest in the source
         self.count = count  # bytes of the rest
+        self.more = more  # then: from memory, or offset and count in the source; only where there is a source
         self.close = close  # the connection ends after this answer
 
     def __repr__(self) -> str:

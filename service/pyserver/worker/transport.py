@@ -44,7 +44,7 @@ class Outcome(Enum):
 class Outgoing:
     """What is left of an answer."""
 
-    __slots__ = ("_left", "_offset", "_response", "_source", "_wire", "sent")
+    __slots__ = ("_left", "_more", "_offset", "_response", "_source", "_wire", "sent")
 
     def __init__(self, response: Response, sent: int) -> None:
         self._response = response
@@ -52,6 +52,7 @@ class Outgoing:
         self._source = response.source
         self._offset = response.offset
         self._left = response.count
+        self._more = response.more
         self.sent = sent  # bytes so far, head included
 
     @property
@@ -62,26 +63,45 @@ class Outgoing:
     @property
     def content_sent(self) -> int:
         """Bytes of content so far."""
-        head = len(self._response.wire) + self._response.count - self._response.content_bytes
-        return max(0, self.sent - head)
+        response = self._response
+        all_of_it = len(response.wire) + response.count
+        all_of_it += sum(len(part) if isinstance(part, bytes) else part[1] for part in response.more)
+        return max(0, self.sent - (all_of_it - response.content_bytes))
 
     def advance(self, connection: socket.socket, *, may_block: bool = False) -> Outcome:
         """Send on. The socket is in non-blocking mode; only reading the file may block, and only if it may."""
+        turn = self.sent + SENDFILE_BYTES
         try:
-            while self._wire:
-                count = connection.send(self._wire, SEND_MORE if self._left else SEND)
-                self.sent += count
-                self._wire = self._wire[count:]
-            if not self._left:
-                return Outcome.DONE
-            return self._from_file(connection.fileno(), may_block=may_block)
+            while True:
+                while self._wire:
+                    count = connection.send(self._wire, SEND_MORE if self._left or self._more else SEND)
+                    self.sent += count
+                    self._wire = self._wire[count:]
+                if self._left:
+                    stopped = self._from_file(connection.fileno(), may_block=may_block)
+                    if stopped is not None:
+                        return stopped
+                if not self._more:
+                    return Outcome.DONE
+                if self.sent >= turn:
+                    return Outcome.TURN
+                self._take_next()
         except BlockingIOError:
             return Outcome.SOCKET
         except OSError:
             return Outcome.GONE
 
-    def _from_file(self, connection: int, *, may_block: bool) -> Outcome:
-        """Send one part of the file (sendfile(2)); a short count is the socket's, or the file's end."""
+    def _take_next(self) -> None:
+        """Begin with the next of what there is more."""
+        part, *_ = self._more
+        self._more = self._more[1:]
+        if isinstance(part, bytes):
+            self._wire = memoryview(part)
+        else:
+            self._offset, self._left = part
+
+    def _from_file(self, connection: int, *, may_block: bool) -> Outcome | None:
+        """Send some of the file (sendfile(2)); a short count is the socket's, or the file's end. None: all is sent."""
         source = self._source
         assert source is not None
         count = min(self._left, SENDFILE_BYTES)
@@ -95,4 +115,4 @@ class Outgoing:
         self.sent += sent
         self._offset += sent
         self._left -= sent
-        return Outcome.TURN if self._left else Outcome.DONE
+        return Outcome.TURN if self._left else None

@@ -1,3 +1,5 @@
+import email
+import email.policy
 import gc
 import itertools
 import os
@@ -5,6 +7,7 @@ import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,7 @@ from pyserver.http.dates import imf_fixdate
 from pyserver.http.errors import ProtocolError
 from pyserver.http.request import Request, parse_head
 from pyserver.http.response import Response
+from pyserver.http.validators import SETTLED_AFTER_S
 
 CORPORA = Path(__file__).parents[4] / "shared" / "corpora"
 
@@ -93,8 +97,8 @@ class Answer:
         self.status = int(found[1])
         if response.source is not None:
             assert content == b""
-            content = os.pread(response.source.fd, response.count, response.offset)
-            assert len(content) == response.count
+            for part in ((response.offset, response.count), *response.more):
+                content += part if isinstance(part, bytes) else read(response.source.fd, *part)
         self.content = content
         self.close = response.close
         assert response.status == self.status
@@ -102,11 +106,21 @@ class Answer:
         assert response.close == (self.fields.get(b"Connection") == b"close")
 
 
+def read(fd: int, offset: int, count: int) -> bytes:
+    got = os.pread(fd, count, offset)
+    assert len(got) == count
+    return got
+
+
 class Visitor:
-    """Asks a site, and does what the worker does with a Pending."""
+    """Asks a site, and does what the worker does with a Pending.
+
+    Its clock is ahead by as much as the files of the test need to have settled.
+    """
 
     def __init__(self, folder: Path, max_bytes: int = 1 << 24, index: tuple[str, ...] = ("index.html",)) -> None:
         self.clock = Clock()
+        self.clock.second += SETTLED_AFTER_S
         self.cache = FileCache(max_bytes, max_entries=100)
         self.root = Root(folder)
         self.site = StaticSite(self.root, index, self.clock, self.cache)
@@ -454,7 +468,9 @@ def test_preconditions_are_for_what_would_be_200(visitor: Visitor, path: bytes, 
         (b"bytes=-0", 416, b"bytes */10", None),
         (b"bytes=x", 200, None, b"0123456789"),  # T-27
         (b"lines=0-0", 200, None, b"0123456789"),
-        (b"bytes=0-0,2-2", 200, None, b"0123456789"),
+        (b"bytes=0-0,2-2", 206, b"bytes 0-2/10", b"012"),  # 15.3.7.2: a gap that costs less than a part
+        (b"bytes=8-,-9,10-", 206, b"bytes 1-9/10", b"123456789"),  # overlapping; one beyond the end
+        (b"bytes=10-,-0", 416, b"bytes */10", None),
     ],
 )
 def test_ranges(
@@ -471,13 +487,89 @@ def test_ranges(
             visitor.get(b"/digits")
 
 
+@pytest.mark.parametrize("name", ["middling.bin", "large.bin"])
+@pytest.mark.parametrize(
+    ("value", "spans"),
+    [
+        (b"0-0,-1", [(0, 1), (-1, None)]),  # the example of RFC 9110 14.1.2
+        (b"5000-5999,0-99", [(5000, 6000), (0, 100)]),  # as asked (15.3.7.2)
+        (b"7000-7001,0-499,500-999,7000-7099", [(7000, 7100), (0, 1000)]),
+        (
+            b"%b" % b",".join(b"%d-%d" % (n * 300, n * 300 + 9) for n in range(40)),
+            [(n, n + 10) for n in range(0, 12000, 300)],
+        ),
+    ],
+    ids=["ends", "descending", "coalesced", "forty"],
+)
+def test_several_ranges(
+    visitor: Visitor, folder: Path, name: str, value: bytes, spans: list[tuple[int, int | None]]
+) -> None:
+    # RFC 9110 14.6, 15.3.7.2, T-32
+    whole = bytes(range(251)) * 80 if name == "middling.bin" else (folder / name).read_bytes()
+    (folder / name).write_bytes(whole)
+    visitor.later(SETTLED_AFTER_S)
+    boundaries = set()
+    for prepared in (False, True):
+        answer = visitor.get(b"/" + name.encode(), b"Range: bytes=" + value)
+        assert answer.status == 206
+        assert b"Content-Range" not in answer.fields
+        assert answer.fields[b"Content-Length"] == b"%d" % len(answer.content)
+        assert answer.fields[b"ETag"] == visitor.get(b"/" + name.encode()).fields[b"ETag"]
+        assert len(answer.content) <= len(whole)
+        parts = split(answer.fields[b"Content-Type"], answer.content)
+        assert [content for _, content in parts] == [whole[slice(*span)] for span in spans]
+        for fields, content in parts:
+            assert fields.keys() == {"Content-Type", "Content-Range"}
+            assert fields["Content-Type"] == "application/octet-stream"
+            first, last, size = map(int, re.findall("[0-9]+", fields["Content-Range"]))
+            assert (whole[first : last + 1], size) == (content, len(whole))
+        boundaries.add(answer.fields[b"Content-Type"])
+        if not prepared:
+            visitor.get(b"/" + name.encode())
+    assert len(boundaries) == 2, "the boundary is another one for each answer"
+
+
+def split(content_type: bytes, content: bytes) -> list[tuple[dict[str, str], bytes]]:
+    """Read a multipart as other people's software does."""
+    message = email.message_from_bytes(
+        b"Content-Type: %b\r\n\r\n%b" % (content_type, content), policy=email.policy.HTTP
+    )
+    assert isinstance(message, EmailMessage)
+    assert message.get_content_type() == "multipart/byteranges"
+    assert not message.defects
+    assert not message.preamble
+    assert not message.epilogue
+    return [(dict(part.items()), bytes(part.get_content())) for part in message.iter_parts()]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b",".join(b"%d-%d" % (n * 1000, n * 1000) for n in range(limits.RANGES_MAX + 1)),
+        b"0-0," + b",".join(b"0-" for _ in range(1000)),  # CVE-2011-3192
+        b"0-149999,150200-299999,0-1,x",
+    ],
+    ids=["many", "killer", "invalid"],
+)
+def test_too_many_ranges_are_ignored(visitor: Visitor, value: bytes) -> None:
+    # RFC 9110 14.2, 17.15, T-28
+    answer = visitor.get(b"/large.bin", b"Range: bytes=" + value)
+    assert (answer.status, len(answer.content)) == (200, LARGE)
+
+
+def test_parts_that_are_more_than_the_whole(visitor: Visitor, folder: Path) -> None:
+    (folder / "page.html").write_bytes(b"x" * 400)
+    answer = visitor.get(b"/page.html", b"Range: bytes=0-149,300-399")
+    assert (answer.status, len(answer.content)) == (200, 400)
+
+
 @pytest.mark.parametrize(
     ("value", "first", "end"),
     [(b"0-0", 0, 1), (b"300-299999", 300, LARGE), (b"300-400", 300, 401), (b"-10", LARGE - 10, LARGE)],
 )
 def test_ranges_of_a_large_file(visitor: Visitor, folder: Path, value: bytes, first: int, end: int) -> None:
     response = visitor.ask(request(b"/large.bin", b"Range: bytes=" + value))
-    assert (response.status, response.offset, response.count) == (206, first, end - first)
+    assert (response.status, response.offset, response.count, response.more) == (206, first, end - first, ())
     assert Answer(response).content == (folder / "large.bin").read_bytes()[first:end]
 
 
@@ -590,6 +682,48 @@ def test_content_read_soon_after_a_change_is_read_again(visitor: Visitor, folder
         read_at.append(entry.read_at - changed)
         visitor.later()
     assert read_at == [0, 1, 2, 2, 2]
+
+
+@pytest.mark.parametrize("path", [b"/page.html", b"/large.bin"])
+def test_a_tag_is_strong_when_the_file_has_settled(visitor: Visitor, folder: Path, path: bytes) -> None:
+    """T-19. Only the `W/` goes, so who has the weak tag is still told that nothing changed."""
+    name = folder / os.fsdecode(path[1:])
+    changed = max(int(name.stat().st_ctime), int(name.stat().st_mtime))
+    strong = tag(name.stat().st_size)
+    visitor.clock.second = changed - 1  # a clock that is behind
+    for age in range(-1, 5):
+        settled = age >= 2
+        assert visitor.get(path).fields[b"ETag"] == (strong if settled else b"W/" + strong)
+        for line, status in (
+            (b"If-None-Match: " + strong, 304),
+            (b"If-None-Match: W/" + strong, 304),
+            (b"If-Match: W/" + strong, 412),
+            (b"If-Match: " + strong, 200 if settled else 412),
+            (b"If-Match: *", 200),
+        ):
+            assert visitor.get(path, line).status == status, (age, line)
+        for validator in (strong, LAST_MODIFIED):
+            answer = visitor.get(path, b"Range: bytes=0-4", b"If-Range: " + validator)
+            assert answer.status == (206 if settled else 200), (age, validator)
+        assert visitor.get(path, b"Range: bytes=0-4", b"If-Range: W/" + strong).status == 200
+        assert visitor.get(path, b"Range: bytes=0-4").status == 206
+        visitor.later()
+
+
+def test_a_tag_becomes_weak_again_with_the_next_change(visitor: Visitor, folder: Path) -> None:
+    assert visitor.get(b"/page.html").fields[b"ETag"] == tag(19)
+    (folder / "page.html").write_bytes(b"another")
+    visitor.clock.second = int((folder / "page.html").stat().st_ctime) + 1
+    weak = visitor.get(b"/page.html").fields[b"ETag"]
+    assert weak.startswith(b'W/"')
+    assert b"W/" + visitor.later().get(b"/page.html").fields[b"ETag"] == weak
+
+
+def test_a_file_of_the_future_has_weak_validators(visitor: Visitor, folder: Path) -> None:
+    second = visitor.clock.second + 100
+    os.utime(folder / "page.html", (second, second))
+    assert visitor.get(b"/page.html").fields[b"ETag"].startswith(b'W/"')
+    assert not visitor.later(102).get(b"/page.html").fields[b"ETag"].startswith(b"W/")
 
 
 def test_the_first_index_that_is_there(folder: Path) -> None:
