@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from tests.service.client import Failure, request
+from tests.service.client import Failure, Reset, Truncated, request
 from tests.service.conftest import Serve
 from tests.service.harness import Server, cpu_seconds, descriptors, wait_until
 
@@ -107,6 +107,21 @@ def test_worker_that_cannot_open_a_file_says_so_to_the_client(serve: Serve) -> N
         with limited(server.workers()[0], 3):
             assert client.ask("/middling.bin").status == 503
         wait_until(lambda: client.ask("/middling.bin").status == 200)
+
+
+def test_connections_that_the_kernel_drops_are_told_and_end(serve: Serve) -> None:
+    """T-56: a descriptor over the receiver's limit is gone; nobody may wait for an answer to it."""
+    server = serve(workers=1)
+    with (
+        server.logs(r"worker 0: 1 connections lost: the limit of open files is reached \(LimitNOFILE=\)"),
+        limited(server.workers()[0], 3),
+        server.client() as client,
+        pytest.raises((Truncated, Reset)),
+    ):
+        client.ask()
+    assert server.ask().status == 200
+    wait_until(lambda: server.look().empty_slots == 1024)
+    wait_until(lambda: server.counters()["connections_lost"] == 1)
 
 
 @pytest.mark.parametrize("nofile", [96, 128])
