@@ -5,7 +5,7 @@ Never:   checks a name and opens it afterwards, falls back to an open without RE
          device, or waits for the disk where the caller said cached_only.
 Fails:   RootError (the root is not usable, or this kernel cannot confine us), WouldBlock (only a thread that may wait
          can do this), OSError (STATUS_FOR_ERRNO tells what that is to a client).
-Used by: handlers.static (opens, reads), worker.connection (in_memory, fd).
+Used by: files.generation (the root), files.look (opens, reads), worker.connection (in_memory, fd).
 """
 
 import ctypes
@@ -78,6 +78,10 @@ class _OpenHow(ctypes.Structure):
 _BENEATH: Final = _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS
 _WAITING: Final = _OpenHow(_OPEN_FLAGS, 0, _BENEATH)
 _AT_ONCE: Final = _OpenHow(_OPEN_FLAGS, 0, _BENEATH | _RESOLVE_CACHED)
+_ROOT_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_ROOT_AT_ONCE: Final = _OpenHow(_ROOT_FLAGS, 0, _RESOLVE_CACHED)  # the administrator's own path may lead anywhere
+_AT_FDCWD: Final = -100
+
 _PROBE_WAITING: Final = _OpenHow(os.O_PATH | os.O_CLOEXEC, 0, _BENEATH)
 _PROBE_AT_ONCE: Final = _OpenHow(os.O_PATH | os.O_CLOEXEC, 0, _BENEATH | _RESOLVE_CACHED)
 
@@ -97,20 +101,36 @@ _syscall.restype = ctypes.c_long
 
 
 class Root:
-    """The folder that is served. Names are bytes, absolute in it (`/a/b`), cleaned by http.target."""
+    """The folder that is served. Names are bytes, absolute in it (`/a/b`), cleaned by http.target.
 
-    __slots__ = ("_cached", "_fd", "path")
+    It stays the folder that it was when it was opened, whatever becomes of the path: files.generation looks again.
+    """
+
+    __slots__ = ("_cached", "_fd", "identity", "path")
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._fd = -1
         self.path = os.fspath(path)
+        self._fd = -1
         try:
-            self._fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._fd = os.open(self.path, _ROOT_FLAGS)
             # May we search it? Asked first, so that EACCES from the probe can only mean a filter.
             os.stat(".", dir_fd=self._fd)
+            self.identity = _identity(self._fd)
         except OSError as error:
             raise RootError(f"root {self.path}: {error.strerror}") from error
         self._cached = self._probe()
+
+    def again(self, *, cached_only: bool) -> "Root":
+        """Return the root that the path leads to now: this one, or another. Any thread may call it.
+
+        Fails with RootError, or with cached_only, by which another one is never opened, with WouldBlock.
+        """
+        if cached_only:
+            if self._leads_here_at_once():
+                return self
+            raise WouldBlock
+        found = Root(self.path)
+        return self if found.identity == self.identity else found
 
     def open(self, path: bytes, *, cached_only: bool) -> int:
         """Open `path` for reading and return its descriptor, which the caller owns.
@@ -143,6 +163,16 @@ class Root:
 
     def __del__(self) -> None:
         self.close()
+
+    def _leads_here_at_once(self) -> bool:
+        """Tell whether the path is known, from memory, to lead to this root still."""
+        fd = _openat2(_AT_FDCWD, os.fsencode(self.path), _ROOT_AT_ONCE) if self._cached else -1
+        if fd < 0:
+            return False
+        try:
+            return _identity(fd) == self.identity
+        finally:
+            os.close(fd)
 
     def _open_again(self, name: bytes, *, cached_only: bool) -> int:
         if cached_only:
@@ -177,6 +207,12 @@ _REFUSALS: Final = {
 
 # preadv2(2) with RWF_NOWAIT: it is on the disk; or this file system (tmpfs, many over the network) never says.
 _CANNOT_TELL: Final = frozenset((errno.EAGAIN, errno.EOPNOTSUPP))
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    """Return what tells an open file from all others that are."""
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino
 
 
 class OpenFile:

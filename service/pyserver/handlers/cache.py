@@ -125,3 +125,9 @@ class FileCache:
         self.bytes -= entry.weight
         if entry.file is not None:
             del self._open[path]
+
+    def clear(self) -> None:
+        """Forget everything: it is the content of another site now."""
+        self._entries.clear()
+        self._open.clear()
+        self.bytes = 0

@@ -187,7 +187,9 @@ class Connections:
         """End every connection whose deadline has passed; once a second let go of files that nobody wants."""
         if self._clock.second != self._tidied:
             self._tidied = self._clock.second
-            self._site.tidy()
+            look = self._site.tidy()
+            if look is not None:
+                self.jobs.append(Job(look.run, look.finish))
         for connection in self._parking.due(now):
             phase = connection.phase
             if phase is Phase.WORKING:  # a follower has it; its disk is slow, the client is not
