@@ -163,8 +163,9 @@ class Connections:
             self._send_on(connection)
         elif connection.phase is _LINGERING:
             self._linger_on(connection)
-        else:
+        elif connection.watched:
             self.readable(connection)
+        # Else it was reported before something else in this round gave it to a follower, or gave its number to another.
 
     def readable(self, connection: Connection) -> None:
         """Receive once, and serve what came."""
@@ -264,8 +265,8 @@ class Connections:
             self._record(connection, request.head, response.status, 0)
             self.close(connection)
             return False
+        tally.bytes_sent += sent
         if sent == len(wire) and response.source is None:
-            tally.bytes_sent += sent
             return self._sent(connection, request, response)
         connection.request = request
         connection.outgoing = Outgoing(response, sent)
@@ -343,8 +344,12 @@ class Connections:
                 return
             connection.phase = Phase.READING
             connection.request = None
-            if self._send(connection, request, pending.finish()):
-                self.serve(connection)
+            try:
+                if self._send(connection, request, pending.finish()):
+                    self.serve(connection)
+            except Exception:
+                self.close(connection)
+                raise
 
         self.jobs.append(Job(pending.run, then))
 
