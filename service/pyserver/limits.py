@@ -128,10 +128,6 @@ FILES_KEPT_OPEN_MAX: Final = 32
 # ... and so long after their last use, because the room of a deleted file is not free before. nginx: 60 s.
 FILES_KEPT_OPEN_S: Final = 10
 
-# Folders that are held open while links are followed one by one (files.owned): a path with a link in it may be so deep.
-# Several threads may walk at once, within WORKER_RESERVED_DESCRIPTORS together.
-LINKED_FOLDERS_MAX: Final = 24
-
 # -- the worker's rounds (enforced by worker.pool, worker.parking, worker.accesslog) -----------
 
 # The longest wait of one poll: so often at least a worker beats, and looks at its deadlines.

@@ -5,7 +5,7 @@ Never:   checks a name and opens it afterwards, falls back to an open without RE
          device, or waits for the disk where the caller said cached_only.
 Fails:   RootError (the root is not usable, or this kernel cannot confine us), WouldBlock (only a thread that may wait
          can do this), OSError (STATUS_FOR_ERRNO tells what that is to a client).
-Used by: handlers.static (opens, reads), worker.connection (in_memory, fd).
+Used by: files.generation (the root), files.look (opens, reads), worker.connection (in_memory, fd).
 """
 
 import ctypes
@@ -14,16 +14,13 @@ import os
 import stat
 import time
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
-
-from pyserver.files.owned import open_owned
+from typing import Final
 
 # Linux gave openat2 the same number on every architecture but alpha, which Python's wheels and Debian do not have.
 _SYS_OPENAT2: Final = 437
 
 # openat2(2), linux/openat2.h
 _RESOLVE_NO_MAGICLINKS: Final = 0x02
-_RESOLVE_NO_SYMLINKS: Final = 0x04
 _RESOLVE_BENEATH: Final = 0x08
 _RESOLVE_CACHED: Final = 0x20  # Linux 5.12
 
@@ -42,7 +39,7 @@ STATUS_FOR_ERRNO: Final = {
     errno.ENOENT: 404,
     errno.ENOTDIR: 404,  # "file/" is not "file"
     errno.EXDEV: 404,  # a link or ".." that leaves the root
-    errno.ELOOP: 404,  # a ring of links, a magic link, or one that the policy does not follow
+    errno.ELOOP: 404,  # a ring of links, or a magic link
     errno.ENAMETOOLONG: 404,
     errno.EINVAL: 404,  # a name this file system cannot have (vfat, ntfs)
     errno.EILSEQ: 404,  # the same, where names must be UTF-8
@@ -79,17 +76,12 @@ class _OpenHow(ctypes.Structure):
 
 
 _BENEATH: Final = _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS
+_WAITING: Final = _OpenHow(_OPEN_FLAGS, 0, _BENEATH)
+_AT_ONCE: Final = _OpenHow(_OPEN_FLAGS, 0, _BENEATH | _RESOLVE_CACHED)
+_ROOT_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_ROOT_AT_ONCE: Final = _OpenHow(_ROOT_FLAGS, 0, _RESOLVE_CACHED)  # the administrator's own path may lead anywhere
+_AT_FDCWD: Final = -100
 
-# Which links are followed: all that stay in the root; those of the owner of their target (files.owned); none.
-Links: TypeAlias = Literal["beneath", "owner", "none"]
-
-_RESOLVE: Final = {
-    "beneath": _BENEATH,
-    "owner": _BENEATH | _RESOLVE_NO_SYMLINKS,  # at first; when there is a link after all, it is looked at
-    "none": _BENEATH | _RESOLVE_NO_SYMLINKS,
-}
-_WAITING: Final = {links: _OpenHow(_OPEN_FLAGS, 0, resolve) for links, resolve in _RESOLVE.items()}
-_AT_ONCE: Final = {links: _OpenHow(_OPEN_FLAGS, 0, resolve | _RESOLVE_CACHED) for links, resolve in _RESOLVE.items()}
 _PROBE_WAITING: Final = _OpenHow(os.O_PATH | os.O_CLOEXEC, 0, _BENEATH)
 _PROBE_AT_ONCE: Final = _OpenHow(os.O_PATH | os.O_CLOEXEC, 0, _BENEATH | _RESOLVE_CACHED)
 
@@ -103,58 +95,56 @@ def _openat2(folder: int, name: bytes, how: _OpenHow) -> int:
     return fd if fd >= 0 else -ctypes.get_errno()
 
 
-def _open_no_link(folder: int, name: bytes, flags: int) -> int:
-    """Open `name` in `folder`, also by O_PATH | O_NOFOLLOW a link itself, never what it leads to."""
-    how = _OpenHow(flags, 0, _RESOLVE["none"])
-    for rest in _RETRY_AFTER_S:
-        time.sleep(rest)
-        fd = _openat2(folder, name, how)
-        if fd not in _AGAIN:
-            break
-    return fd
-
-
 _syscall = ctypes.CDLL(None, use_errno=True).syscall
 _syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.POINTER(_OpenHow), ctypes.c_size_t)
 _syscall.restype = ctypes.c_long
 
 
 class Root:
-    """The folder that is served. Names are bytes, absolute in it (`/a/b`), cleaned by http.target."""
+    """The folder that is served. Names are bytes, absolute in it (`/a/b`), cleaned by http.target.
 
-    __slots__ = ("_at_once", "_cached", "_fd", "_waiting", "links", "path")
+    It stays the folder that it was when it was opened, whatever becomes of the path: files.generation looks again.
+    """
 
-    def __init__(self, path: str | os.PathLike[str], links: Links = "beneath") -> None:
-        self._fd = -1
-        self.links = links
-        self._waiting, self._at_once = _WAITING[links], _AT_ONCE[links]
+    __slots__ = ("_cached", "_fd", "identity", "path")
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
+        self._fd = -1
         try:
-            self._fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._fd = os.open(self.path, _ROOT_FLAGS)
             # May we search it? Asked first, so that EACCES from the probe can only mean a filter.
             os.stat(".", dir_fd=self._fd)
+            self.identity = _identity(self._fd)
         except OSError as error:
             raise RootError(f"root {self.path}: {error.strerror}") from error
         self._cached = self._probe()
 
+    def again(self, *, cached_only: bool) -> "Root":
+        """Return the root that the path leads to now: this one, or another. Any thread may call it.
+
+        Fails with RootError, or with cached_only, by which another one is never opened, with WouldBlock.
+        """
+        if cached_only:
+            if self._leads_here_at_once():
+                return self
+            raise WouldBlock
+        found = Root(self.path)
+        return self if found.identity == self.identity else found
+
     def open(self, path: bytes, *, cached_only: bool) -> int:
         """Open `path` for reading and return its descriptor, which the caller owns.
 
-        With cached_only the kernel does it from memory or not at all: WouldBlock. That is the answer also where links
-        have to be looked at one by one.
+        With cached_only the kernel does it from memory or not at all: WouldBlock.
         """
         name = path.removeprefix(b"/") or b"."
         if b"\0" in name:  # C would open the part before it (http.target has refused it already)
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         if cached_only and not self._cached:
             raise WouldBlock
-        fd = _openat2(self._fd, name, self._at_once if cached_only else self._waiting)
+        fd = _openat2(self._fd, name, _AT_ONCE if cached_only else _WAITING)
         if fd in _AGAIN:
             fd = self._open_again(name, cached_only=cached_only)
-        if fd == -errno.ELOOP and self.links == "owner":
-            if cached_only:
-                raise WouldBlock
-            return open_owned(self._fd, name, _OPEN_FLAGS, _open_no_link)
         if fd < 0:
             raise OSError(-fd, os.strerror(-fd), path)
         return fd
@@ -174,13 +164,23 @@ class Root:
     def __del__(self) -> None:
         self.close()
 
+    def _leads_here_at_once(self) -> bool:
+        """Tell whether the path is known, from memory, to lead to this root still."""
+        fd = _openat2(_AT_FDCWD, os.fsencode(self.path), _ROOT_AT_ONCE) if self._cached else -1
+        if fd < 0:
+            return False
+        try:
+            return _identity(fd) == self.identity
+        finally:
+            os.close(fd)
+
     def _open_again(self, name: bytes, *, cached_only: bool) -> int:
         if cached_only:
             raise WouldBlock
         fd = -errno.EAGAIN
         for rest in _RETRY_AFTER_S:
             time.sleep(rest)
-            fd = _openat2(self._fd, name, self._waiting)
+            fd = _openat2(self._fd, name, _WAITING)
             if fd not in _AGAIN:
                 break
         return fd
@@ -207,6 +207,12 @@ _REFUSALS: Final = {
 
 # preadv2(2) with RWF_NOWAIT: it is on the disk; or this file system (tmpfs, many over the network) never says.
 _CANNOT_TELL: Final = frozenset((errno.EAGAIN, errno.EOPNOTSUPP))
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    """Return what tells an open file from all others that are."""
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino
 
 
 class OpenFile:

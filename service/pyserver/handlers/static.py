@@ -16,6 +16,7 @@ from typing import Final
 
 from pyserver import limits
 from pyserver.clock import Clock
+from pyserver.files.generation import Generations, View
 from pyserver.files.look import Found, Known, Look
 from pyserver.files.mediatypes import media_type
 from pyserver.files.policy import hidden
@@ -42,10 +43,10 @@ _NS_PER_S: Final = 1_000_000_000
 class StaticSite:
     """The files below one root, as answers."""
 
-    __slots__ = ("_cache", "_cached", "_date", "_date_second", "clock", "index", "root")
+    __slots__ = ("_cache", "_cached", "_date", "_date_second", "_generations", "clock", "index")
 
     def __init__(self, root: Root, index: Sequence[str], clock: Clock, cache: FileCache) -> None:
-        self.root = root
+        self._generations = Generations(root)
         self.index = tuple(name.encode() for name in index)
         self.clock = clock
         self._cache = cache
@@ -75,9 +76,26 @@ class StaticSite:
             return entry.plain
         return self._full_way(request, lifecycle.connection_field(request.minor, keep))
 
-    def tidy(self) -> None:
-        """Close large files that nobody asked for lately. Worth a call now and then also when no request comes."""
-        self._cache.close_unused(self.clock.second - limits.FILES_KEPT_OPEN_S)
+    def tidy(self) -> "LookAgain | None":
+        """Let go of what is not needed: large files that nobody asked for lately, and a release that was replaced.
+
+        To be called every second, also when no request comes; returns what has to wait for the disk.
+        """
+        self._close_unused()
+        view = self._generations.errand(self.clock.second)
+        if view is None:
+            return None
+        look = LookAgain(self, view)
+        return None if look.run_at_once() else look
+
+    def view(self) -> View:
+        """Return the generation that an answer is to be made from."""
+        return self._generations.view(self.clock.second)
+
+    def take(self, view: View) -> None:
+        """Go on with the generation that a view has seen."""
+        if self._generations.take(view):
+            self._cache.clear()
 
     # -- which file ----------------------------------------------------------------------------
 
@@ -99,10 +117,12 @@ class StaticSite:
     def conclude(self, pending: "Pending") -> Response:
         """Go on where the disk has been looked at."""
         request, connection, path, found = pending.request, pending.connection, pending.path, pending.outcome
+        self.take(pending.view)
         if isinstance(found, Found) and found.file is not None:
-            entry = _renewed(pending.entry, found.name, found.file, found.content, pending.second)
-            self._cache.put(path, entry)
-            self.tidy()
+            entry = _renewed(pending.entry, found.name, found.file, found.content, pending.view.second)
+            if self._generations.is_current(pending.view):  # else it is for this answer only
+                self._cache.put(path, entry)
+            self._close_unused()
             return self._answer(request, connection, entry)
         self._cache.drop(path)
         if isinstance(found, Found):
@@ -110,6 +130,9 @@ class StaticSite:
         if isinstance(found, int):
             return self._error(found, request, connection)
         raise found
+
+    def _close_unused(self) -> None:
+        self._cache.close_unused(self.clock.second - limits.FILES_KEPT_OPEN_S)
 
     # -- which answer --------------------------------------------------------------------------
 
@@ -215,22 +238,23 @@ class StaticSite:
 class Pending:
     """An answer that needs the disk: run() in a thread that may wait for it, then finish() by the leader."""
 
-    __slots__ = ("_look", "_site", "connection", "entry", "outcome", "path", "request", "second")
+    __slots__ = ("_index", "_known", "_site", "connection", "entry", "outcome", "path", "request", "view")
 
     def __init__(self, site: StaticSite, request: Request, connection: bytes, path: bytes, entry: Entry | None) -> None:
         self._site = site
-        self._look = Look(site.root, path, site.index, _known(entry))
+        self._index = site.index
+        self._known = _known(entry)
         self.request = request
         self.connection = connection
         self.path = path
         self.entry = entry  # what the cache held
-        self.second = site.clock.second  # the look begins no earlier than this, so what it finds is good for no longer
+        self.view = site.view()  # one generation for all of the answer
         self.outcome: Found | int | Exception = 500  # what is there, or a status that tells why not, or a bug of ours
 
     def run_at_once(self) -> bool:
         """Look without waiting; return whether that was possible."""
         try:
-            self.outcome = self._look.take(cached_only=True)
+            self.outcome = self._look(cached_only=True)
         except WouldBlock:
             return False
         except OSError as error:
@@ -240,7 +264,7 @@ class Pending:
     def run(self) -> None:
         """Look, and wait for the disk as long as it takes. Any thread may call this; it never raises."""
         try:
-            self.outcome = self._look.take(cached_only=False)
+            self.outcome = self._look(cached_only=False)
         except OSError as error:
             self.outcome = status_for(error)
         except Exception as bug:  # noqa: BLE001  # finish() raises it, where it is logged and answered
@@ -249,6 +273,37 @@ class Pending:
     def finish(self) -> Response:
         """Return the answer. By the leader, after run()."""
         return self._site.conclude(self)
+
+    def _look(self, *, cached_only: bool) -> Found:
+        root = self.view.look(cached_only=cached_only)
+        return Look(root, self.path, self._index, self._known).take(cached_only=cached_only)
+
+
+class LookAgain:
+    """A look at where the root's path leads, without a request; run() and finish() as those of Pending."""
+
+    __slots__ = ("_site", "_view")
+
+    def __init__(self, site: StaticSite, view: View) -> None:
+        self._site = site
+        self._view = view
+
+    def run_at_once(self) -> bool:
+        """Look without waiting; return whether that was possible, and then finish."""
+        try:
+            self._view.look(cached_only=True)
+        except WouldBlock:
+            return False
+        self.finish()
+        return True
+
+    def run(self) -> None:
+        """Look, and wait for the disk as long as it takes. Any thread may call this."""
+        self._view.look(cached_only=False)
+
+    def finish(self) -> None:
+        """Go on with what was seen. By the leader."""
+        self._site.take(self._view)
 
 
 def _with_content(status: int, start: bytes, entry: Entry, span: ranges.Span, connection: bytes) -> Response:

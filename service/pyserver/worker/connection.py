@@ -163,8 +163,9 @@ class Connections:
             self._send_on(connection)
         elif connection.phase is _LINGERING:
             self._linger_on(connection)
-        else:
+        elif connection.watched:
             self.readable(connection)
+        # Else it was reported before something else in this round gave it to a follower, or gave its number to another.
 
     def readable(self, connection: Connection) -> None:
         """Receive once, and serve what came."""
@@ -187,7 +188,9 @@ class Connections:
         """End every connection whose deadline has passed; once a second let go of files that nobody wants."""
         if self._clock.second != self._tidied:
             self._tidied = self._clock.second
-            self._site.tidy()
+            look = self._site.tidy()
+            if look is not None:
+                self.jobs.append(Job(look.run, look.finish))
         for connection in self._parking.due(now):
             phase = connection.phase
             if phase is Phase.WORKING:  # a follower has it; its disk is slow, the client is not
@@ -262,8 +265,8 @@ class Connections:
             self._record(connection, request.head, response.status, 0)
             self.close(connection)
             return False
+        tally.bytes_sent += sent
         if sent == len(wire) and response.source is None:
-            tally.bytes_sent += sent
             return self._sent(connection, request, response)
         connection.request = request
         connection.outgoing = Outgoing(response, sent)
@@ -341,8 +344,12 @@ class Connections:
                 return
             connection.phase = Phase.READING
             connection.request = None
-            if self._send(connection, request, pending.finish()):
-                self.serve(connection)
+            try:
+                if self._send(connection, request, pending.finish()):
+                    self.serve(connection)
+            except Exception:
+                self.close(connection)
+                raise
 
         self.jobs.append(Job(pending.run, then))
 

@@ -97,6 +97,7 @@ class Pool:
             except Exception:
                 log.exception("a job failed")
             self._done.append(job)
+            del job  # what it holds open is not to stay open until this thread has another
             os.eventfd_write(self._wake, 1)
 
     # -- the leader: t_mutex is held ---------------------------------------------------------------

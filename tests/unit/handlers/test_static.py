@@ -877,7 +877,7 @@ def test_an_error_of_the_disk_is_an_answer_and_a_bug_is_raised_by_finish(slow: V
 
     pending = slow.site.respond(request(b"/page.html"), True)
     assert isinstance(pending, Pending)
-    del pending._look
+    del pending._index
     pending.run()  # never raises: the thread has more to do
     with pytest.raises(AttributeError):
         pending.finish()

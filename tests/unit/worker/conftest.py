@@ -1,0 +1,120 @@
+"""A worker's connections over socketpairs: the test is the client, the pool and the clock."""
+
+import select
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pyserver.clock import Clock
+from pyserver.config import Limits
+from pyserver.files.resolve import Root, WouldBlock
+from pyserver.handlers.cache import FileCache
+from pyserver.handlers.static import StaticSite
+from pyserver.ipc.assignment import Origin
+from pyserver.ipc.stats import Tally
+from pyserver.worker.accesslog import AccessLog
+from pyserver.worker.connection import Connections, Job
+
+LIMITS = Limits(head_deadline=10.0, keep_alive=60.0, send_stall=30.0, body_deadline=20.0)
+
+
+class ColdRoot(Root):
+    """A root whose files can be as if they were not in memory, whatever the file system."""
+
+    cold = False
+
+    def open(self, path: bytes, *, cached_only: bool) -> int:
+        if cached_only and self.cold:
+            raise WouldBlock
+        return super().open(path, cached_only=cached_only)
+
+
+class Hall:
+    """Where clients come in; nothing happens in it until turn() is called, and no time passes until wait() is."""
+
+    def __init__(self, site: Path, log: Path) -> None:
+        self.clock = Clock()
+        self.tally = Tally()
+        self.poll = select.epoll()
+        self.log = log
+        self.access = AccessLog(str(log), self.clock)
+        self.root = ColdRoot(site)
+        self.connections = Connections(
+            StaticSite(self.root, ("index.html",), self.clock, FileCache(1 << 20, 100)),
+            (Origin("http", socket.AF_UNIX),),
+            LIMITS,
+            self.clock,
+            self.tally,
+            self.access,
+            self.poll,
+            64,
+        )
+        self.opened: list[socket.socket] = []
+
+    def client(self, first: bytes = b"", *, buffer: int = 0) -> socket.socket:
+        """A client that is connected, has sent `first`, and was passed to this worker."""
+        ours, theirs = socket.socketpair()
+        if buffer:
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+        ours.setblocking(False)
+        ours.sendall(first)
+        self.opened.append(ours)
+        self.connections.adopt(theirs.detach(), 0)
+        return ours
+
+    def turn(self) -> None:
+        """What the pool does until nothing is left to do at this moment."""
+        for _ in range(100_000):
+            while self.connections.jobs:
+                self.do(self.connections.jobs.popleft())
+            events = self.poll.poll(0)
+            if not events:
+                return
+            for descriptor, _ in events:
+                self.connections.ready(self.connections.table[descriptor])
+        raise AssertionError("endless")
+
+    @staticmethod
+    def do(job: Job) -> None:
+        job.run()
+        job.then()
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, and end what is over."""
+        self.clock.now += seconds
+        self.connections.expire(self.clock.now)
+        self.turn()
+
+    def lines(self) -> list[str]:
+        """The access log so far."""
+        batch = self.access._batch()
+        batch.write()
+        return self.log.read_text().splitlines()
+
+    def close(self) -> None:
+        for connection in tuple(self.connections.table.values()):
+            self.connections.close(connection)
+        for client in self.opened:
+            client.close()
+        self.access.close()
+        self.poll.close()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """A site with a page, a small and a large file."""
+    root = tmp_path / "site"
+    root.mkdir()
+    (root / "index.html").write_bytes(b"<p>hello</p>")
+    (root / "small.txt").write_bytes(b"small\n")
+    (root / "large.bin").write_bytes(bytes(range(256)) * 12_288)  # 3 MiB
+    return root
+
+
+@pytest.fixture
+def hall(site: Path, tmp_path: Path) -> Iterator[Hall]:
+    made = Hall(site, tmp_path / "log")
+    yield made
+    made.close()

@@ -1,0 +1,663 @@
+"""Conversations with real sockets and a real site, from the first byte to the close."""
+
+import contextlib
+import logging
+import os
+import re
+import socket
+import struct
+from pathlib import Path
+from typing import cast
+
+import pytest
+from tests.unit.worker.conftest import LIMITS, Hall
+
+from pyserver.handlers.static import StaticSite
+from pyserver.limits import (
+    BATCH_MAX,
+    BODY_DISCARD_MAX_BYTES,
+    DRAIN_GRACE_S,
+    LINGER_MAX_BYTES,
+    LINGER_S,
+    PARKING_TICKS_PER_S,
+    STALL_BYTES,
+)
+from pyserver.worker.connection import Job, Phase, peer_name
+
+# A deadline may be noticed two ticks late.
+LATE = 2 / PARKING_TICKS_PER_S
+GET = b"GET /small.txt HTTP/1.1\r\nHost: x\r\n\r\n"
+LARGE = b"GET /large.bin HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class Answer:
+    """One answer out of what a client received."""
+
+    def __init__(self, data: bytes, *, head_only: bool = False) -> None:
+        self.head, _, rest = data.partition(b"\r\n\r\n")
+        self.status = int(self.head.split(b" ")[1])
+        length = re.search(rb"(?i)content-length: (\d+)", self.head)
+        count = int(length[1]) if length and not head_only and self.status >= 200 else 0
+        self.content, self.rest = rest[:count], rest[count:]
+        self.closes = b"connection: close" in self.head.lower()
+
+
+def heard(client: socket.socket, most: int = 1 << 30) -> bytes:
+    """All that is there for a client at this moment, or so many bytes of it."""
+    data = b""
+    with contextlib.suppress(BlockingIOError):
+        while got := client.recv(min(1 << 20, most - len(data))):
+            data += got
+    return data
+
+
+def answers(client: socket.socket) -> list[Answer]:
+    found, data = [], heard(client)
+    while data:
+        found.append(Answer(data))
+        data = found[-1].rest
+    return found
+
+
+def is_closed(client: socket.socket) -> bool:
+    """The other side has closed, or at least its direction."""
+    try:
+        return client.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
+def statuses(client: socket.socket) -> list[int]:
+    return [answer.status for answer in answers(client)]
+
+
+# -- answers and what follows them ------------------------------------------------------------------
+
+
+def test_a_request_that_is_there_already_is_answered_at_once(hall: Hall) -> None:
+    client = hall.client(GET)
+    hall.turn()
+    (answer,) = answers(client)
+    assert (answer.status, answer.content, answer.closes) == (200, b"small\n", False)
+    assert not is_closed(client)
+
+
+def test_keep_alive(hall: Hall) -> None:
+    client = hall.client()
+    for _ in range(3):
+        client.sendall(GET)
+        hall.turn()
+        assert statuses(client) == [200]
+    assert hall.tally.requests == 3
+    assert hall.tally.connections == 1
+
+
+def test_pipelined_requests_are_answered_in_order(hall: Hall) -> None:
+    client = hall.client(GET + b"GET /missing HTTP/1.1\r\nHost: x\r\n\r\n" + GET.replace(b"/small.txt", b"/") + GET)
+    hall.turn()
+    found = answers(client)
+    assert [answer.status for answer in found] == [200, 404, 200, 200]
+    assert found[2].content == b"<p>hello</p>"
+
+
+def test_pipelining_behind_a_large_file(hall: Hall, site: Path) -> None:
+    """What waits behind an answer that does not fit into the socket is answered after it."""
+    client = hall.client(LARGE + GET, buffer=4096)
+    data = b""
+    while len(data) < (3 << 20):
+        hall.turn()
+        got = heard(client)
+        assert got
+        data += got
+    hall.turn()
+    data += heard(client)
+    first = Answer(data)
+    assert first.content == (site / "large.bin").read_bytes()
+    second = Answer(first.rest)
+    assert (second.status, second.content) == (200, b"small\n")
+
+
+@pytest.mark.parametrize("cut", range(1, len(GET)))
+def test_a_request_in_two_pieces(hall: Hall, cut: int) -> None:
+    client = hall.client(GET[:cut])
+    hall.turn()
+    assert heard(client) == b""
+    client.sendall(GET[cut:])
+    hall.turn()
+    assert statuses(client) == [200]
+
+
+@pytest.mark.parametrize(
+    ("request_", "closes"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", True),
+        (b"GET / HTTP/1.0\r\n\r\n", True),
+        (b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", False),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", False),
+    ],
+    ids=["close", "1.0", "1.0 keep-alive", "1.1"],
+)
+def test_persistence_rfc_9112_9_3(hall: Hall, request_: bytes, closes: bool) -> None:
+    client = hall.client(request_)
+    hall.turn()
+    (answer,) = answers(client)
+    assert answer.closes is closes
+    assert is_closed(client) is closes
+    assert bool(hall.connections.table) is not closes
+
+
+def test_a_client_that_ends_is_let_go(hall: Hall) -> None:
+    client = hall.client(GET)
+    hall.turn()
+    client.close()
+    hall.turn()
+    assert not hall.connections.table
+
+
+def test_a_client_that_has_said_all_and_closed_its_direction_gets_its_answer(hall: Hall) -> None:
+    client = hall.client()
+    client.sendall(GET)
+    client.shutdown(socket.SHUT_WR)
+    hall.turn()
+    assert statuses(client) == [200]
+    assert is_closed(client)
+
+
+def test_a_client_that_resets_while_it_is_answered_is_let_go(hall: Hall) -> None:
+    client = hall.client(LARGE, buffer=4096)
+    hall.turn()
+    client.close()
+    hall.turn()
+    assert not hall.connections.table
+    assert hall.tally.failures == 0
+
+
+# -- content ----------------------------------------------------------------------------------------
+
+
+def test_content_is_thrown_away_and_never_taken_for_a_request(hall: Hall) -> None:
+    smuggled = b"GET /missing HTTP/1.1\r\nHost: x\r\n\r\n"
+    client = hall.client(
+        b"GET /small.txt HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(smuggled) + smuggled + GET
+    )
+    hall.turn()
+    assert statuses(client) == [200, 200]
+
+
+@pytest.mark.parametrize("coded", [False, True], ids=["length", "chunked"])
+def test_content_in_pieces(hall: Hall, coded: bool) -> None:
+    content = b"5\r\nabcde\r\n3;x=y\r\nfgh\r\n0\r\nTrailer: x\r\n\r\n" if coded else b"abcdefgh"
+    framing = b"Transfer-Encoding: chunked" if coded else b"Content-Length: 8"
+    client = hall.client(b"GET / HTTP/1.1\r\nHost: x\r\n%b\r\n\r\n" % framing)
+    for byte in content:
+        hall.turn()
+        assert heard(client) == b""
+        client.sendall(bytes([byte]))
+    client.sendall(GET)
+    hall.turn()
+    assert statuses(client) == [200, 200]
+
+
+def test_small_content_of_a_method_that_is_refused_keeps_the_connection(hall: Hall) -> None:
+    client = hall.client(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc" + GET)
+    hall.turn()
+    assert statuses(client) == [405, 200]
+
+
+def test_large_content_of_a_method_that_is_refused_ends_it_at_once(hall: Hall) -> None:
+    client = hall.client(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+    hall.turn()
+    (answer,) = answers(client)
+    assert (answer.status, answer.closes) == (405, True)
+    assert is_closed(client)
+    assert [each.phase for each in hall.connections.table.values()] == [Phase.LINGERING]
+
+
+def test_too_much_content_is_413(hall: Hall) -> None:
+    client = hall.client(b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (BODY_DISCARD_MAX_BYTES + 1))
+    hall.turn()
+    (answer,) = answers(client)
+    assert (answer.status, answer.closes) == (413, True)
+
+
+def test_100_continue_rfc_9110_10_1_1(hall: Hall) -> None:
+    client = hall.client(b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+    hall.turn()
+    assert heard(client) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    client.sendall(b"abc")
+    hall.turn()
+    assert statuses(client) == [200]
+    assert hall.tally.classes == [0, 1, 1, 0, 0, 0]
+
+
+def test_100_continue_of_a_method_that_is_refused_is_the_final_answer(hall: Hall) -> None:
+    client = hall.client(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+    hall.turn()
+    (answer,) = answers(client)
+    assert (answer.status, answer.closes) == (405, True)
+
+
+# -- what is no request -----------------------------------------------------------------------------
+
+
+def test_nonsense_is_answered_and_ends_in_lingering(hall: Hall) -> None:
+    client = hall.client(b"nonsense\r\n\r\n" + b"x" * 1000)
+    hall.turn()
+    (answer,) = answers(client)
+    assert (answer.status, answer.closes) == (400, True)
+    assert is_closed(client), "our direction is closed"
+    client.sendall(b"more")
+    hall.turn()
+    assert len(hall.connections.table) == 1, "and what still comes is read"
+    client.close()
+    hall.turn()
+    assert not hall.connections.table
+
+
+def test_answers_before_nonsense_still_go_out(hall: Hall) -> None:
+    client = hall.client(GET + GET + b"\x00\r\n\r\n")
+    hall.turn()
+    assert statuses(client) == [200, 200, 400]
+
+
+def test_lingering_ends_after_its_time(hall: Hall) -> None:
+    hall.client(b"nonsense\r\n\r\n")
+    hall.turn()
+    hall.wait(LINGER_S - 0.1)
+    assert hall.connections.table
+    hall.wait(0.1 + LATE)
+    assert not hall.connections.table
+    assert hall.tally.deadlines == 0, "that is no fault of the client"
+
+
+def test_lingering_ends_after_so_many_bytes(hall: Hall) -> None:
+    client = hall.client(b"nonsense\r\n\r\n")
+    hall.turn()
+    sent = 0
+    with contextlib.suppress(BrokenPipeError):
+        while hall.connections.table:
+            sent += client.send(b"x" * 10_000)
+            hall.turn()
+    assert LINGER_MAX_BYTES < sent < LINGER_MAX_BYTES + 100_000
+
+
+# -- deadlines --------------------------------------------------------------------------------------
+
+
+def test_a_client_that_says_nothing_is_let_go_without_a_word(hall: Hall) -> None:
+    client = hall.client()
+    hall.wait(LIMITS.head_deadline - 0.1)
+    assert not is_closed(client)
+    hall.wait(0.1 + LATE)
+    assert is_closed(client)
+    assert heard(client) == b""
+    assert hall.tally.deadlines == 1
+
+
+def test_a_head_that_trickles_has_one_deadline_for_all_of_it(hall: Hall) -> None:
+    client = hall.client()
+    for byte in GET[:9]:
+        client.sendall(bytes([byte]))
+        hall.turn()
+        hall.wait(1)
+    hall.wait(1 + LATE)
+    (answer,) = answers(client)
+    assert (answer.status, answer.closes) == (408, True)
+    assert hall.tally.deadlines == 1
+
+
+def test_the_head_deadline_of_a_later_request_begins_with_its_first_byte(hall: Hall) -> None:
+    client = hall.client(GET)
+    hall.turn()
+    assert statuses(client) == [200]
+    hall.wait(40)
+    client.sendall(GET[:5])
+    hall.turn()
+    hall.wait(LIMITS.head_deadline - 0.1)
+    assert not is_closed(client)
+    hall.wait(0.1 + LATE)
+    assert statuses(client) == [408]
+
+
+def test_an_idle_connection_is_let_go_after_keep_alive_without_a_word(hall: Hall) -> None:
+    client = hall.client(GET)
+    hall.turn()
+    heard(client)
+    hall.wait(LIMITS.keep_alive - 0.1)
+    assert not is_closed(client)
+    hall.wait(0.1 + LATE)
+    assert is_closed(client)
+    assert heard(client) == b""
+
+
+def test_each_answer_starts_the_idle_time_anew(hall: Hall) -> None:
+    client = hall.client(GET)
+    for _ in range(5):
+        hall.turn()
+        assert statuses(client) == [200]
+        hall.wait(LIMITS.keep_alive - 1)
+        client.sendall(GET)
+    hall.turn()
+    assert statuses(client) == [200]
+
+
+def test_content_has_one_deadline_for_all_of_it(hall: Hall) -> None:
+    client = hall.client(b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+    hall.turn()
+    for _ in range(int(LIMITS.body_deadline) - 1):
+        client.sendall(b"x")
+        hall.turn()
+        hall.wait(1)
+        assert not is_closed(client)
+    hall.wait(1 + LATE)
+    assert statuses(client) == [408]
+
+
+def test_a_reader_that_takes_nothing_is_cut_off(hall: Hall) -> None:
+    client = hall.client(LARGE, buffer=4096)
+    hall.turn()
+    hall.wait(LIMITS.send_stall - 0.1)
+    assert hall.connections.table
+    hall.wait(0.1 + LATE)
+    assert not hall.connections.table
+    assert hall.tally.deadlines == 1
+    assert len(heard(client)) < 3 << 20
+    assert " 200 " in hall.lines()[0], "what it got is in the log"
+
+
+def test_a_slow_reader_that_makes_progress_is_served_to_the_end(hall: Hall) -> None:
+    client = hall.client(LARGE, buffer=4096)
+    received = 0
+    while hall.connections.table and received < 3 << 20:
+        hall.turn()
+        received += len(heard(client, 2 * STALL_BYTES))
+        hall.turn()
+        hall.wait(LIMITS.send_stall * 0.4)
+    hall.turn()
+    received += len(heard(client))
+    assert received > 3 << 20
+    assert hall.tally.deadlines == 0
+
+
+def test_a_reader_that_takes_a_drop_now_and_then_is_cut_off(hall: Hall) -> None:
+    client = hall.client(LARGE, buffer=4096)
+    for _ in range(200):
+        hall.turn()
+        if not hall.connections.table:
+            break
+        heard(client, 512)
+        hall.wait(1)
+    assert not hall.connections.table
+    assert hall.tally.deadlines == 1
+
+
+# -- the disk ---------------------------------------------------------------------------------------
+
+
+def test_a_cold_file_is_a_job_and_the_connection_waits_for_it(hall: Hall, site: Path) -> None:
+    evict(site / "small.txt")
+    client = hall.client(GET + GET)
+    if not hall.connections.jobs:
+        pytest.skip("this file system keeps everything in memory")
+    (connection,) = hall.connections.table.values()
+    assert connection.phase is Phase.WORKING
+    assert heard(client) == b""
+    hall.turn()
+    assert statuses(client) == [200, 200]
+
+
+def evict(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(descriptor)
+
+
+def at_work(hall: Hall) -> tuple[socket.socket, Job]:
+    """A client whose answer is with a follower."""
+    hall.root.cold = True
+    client = hall.client(GET)
+    hall.root.cold = False
+    (job,) = hall.connections.jobs
+    hall.connections.jobs.clear()
+    return client, job
+
+
+def test_while_a_follower_works_no_byte_is_read_and_no_deadline_strikes(hall: Hall) -> None:
+    client, job = at_work(hall)
+    client.sendall(GET)
+    hall.wait(LIMITS.send_stall * 3)
+    assert heard(client) == b""
+    assert hall.connections.table
+    hall.do(job)
+    hall.turn()
+    assert statuses(client) == [200, 200]
+
+
+def test_a_stale_event_does_not_disturb_a_connection_that_is_with_a_follower(hall: Hall) -> None:
+    """A drain looks at idle connections itself; epoll may have reported them in the same round."""
+    client, job = at_work(hall)
+    (connection,) = hall.connections.table.values()
+    client.sendall(GET)
+    hall.connections.ready(connection)
+    assert connection.phase is Phase.WORKING
+    hall.do(job)
+    hall.turn()
+    assert statuses(client) == [200, 200]
+    assert hall.tally.requests == 2
+
+
+def test_a_client_that_is_cut_off_while_a_follower_works_keeps_its_descriptor_until_then(
+    hall: Hall,
+) -> None:
+    _client, job = at_work(hall)
+    (connection,) = hall.connections.table.values()
+    hall.connections.close(connection)
+    assert not hall.connections.table
+    os.fstat(connection.fd)
+    hall.do(job)
+    assert connection.socket.fileno() == -1
+
+
+def test_an_error_of_ours_behind_a_follower_closes_the_connection(hall: Hall) -> None:
+    hall.root.cold = True
+    client = hall.client(GET + GET)  # the second is pipelined, so it is served when the first is answered
+    hall.root.cold = False
+    (job,) = hall.connections.jobs
+    hall.connections.jobs.clear()
+    job.run()
+    hall.connections._site = cast("StaticSite", None)
+    with pytest.raises(AttributeError):
+        job.then()
+    assert statuses(client) == [200]
+    assert is_closed(client)
+    assert not hall.connections.table
+
+
+def test_a_file_that_shrinks_while_it_is_sent_closes_the_connection(hall: Hall, site: Path) -> None:
+    messages: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("pyserver").addHandler(handler)
+    try:
+        client = hall.client(LARGE + GET, buffer=4096)
+        hall.turn()
+        os.truncate(site / "large.bin", 100_000)
+        data = b""
+        while hall.connections.table:
+            data += heard(client)
+            hall.turn()
+        data += heard(client)
+    finally:
+        logging.getLogger("pyserver").removeHandler(handler)
+    assert len(data) < 3 << 20
+    assert is_closed(client), "never padded, and never another answer behind it"
+    assert any(re.fullmatch(r"/large\.bin became shorter while it was sent, .*", message) for message in messages)
+
+
+# -- draining ---------------------------------------------------------------------------------------
+
+
+def test_a_drain_closes_idle_connections_and_finishes_the_others(hall: Hall) -> None:
+    idle, busy, silent = hall.client(GET), hall.client(LARGE, buffer=4096), hall.client()
+    hall.turn()
+    heard(idle)
+    hall.connections.drain()
+    assert is_closed(idle)
+    assert not is_closed(busy)
+    assert not is_closed(silent), "its request may be under way"
+    silent.sendall(GET)
+    hall.turn()
+    (answer,) = answers(silent)
+    assert (answer.status, answer.closes) == (200, True)
+    received = b""
+    while len(received) < 3 << 20:
+        received += heard(busy)
+        hall.turn()
+    received += heard(busy)
+    assert len(Answer(received).content) == 3 << 20
+    assert not hall.connections.table
+
+
+def test_a_request_that_arrived_just_before_the_drain_is_answered(hall: Hall) -> None:
+    client = hall.client(GET)
+    hall.turn()
+    heard(client)
+    client.sendall(GET)
+    hall.connections.drain()
+    (answer,) = answers(client)
+    assert (answer.status, answer.closes) == (200, True)
+    assert is_closed(client)
+
+
+def test_a_silent_client_gets_a_moment_of_grace(hall: Hall) -> None:
+    client = hall.client()
+    hall.connections.drain()
+    hall.turn()
+    assert not is_closed(client)
+    hall.wait(DRAIN_GRACE_S + LATE)
+    assert is_closed(client)
+    assert not hall.connections.table
+
+
+def test_pipelined_requests_are_answered_until_the_one_that_closes(hall: Hall) -> None:
+    hall.connections.drain()
+    client = hall.client(GET + GET)
+    hall.turn()
+    found = answers(client)
+    assert [(answer.status, answer.closes) for answer in found] == [(200, True)]
+
+
+# -- room -------------------------------------------------------------------------------------------
+
+
+def test_near_the_limit_idle_connections_make_room_the_oldest_first(hall: Hall) -> None:
+    clients = []
+    while not hall.connections.full:
+        clients.append(hall.client(GET))
+        hall.turn()
+        hall.clock.now += 1
+    assert len(hall.connections.table) == 64 - BATCH_MAX + 1
+    hall.connections.make_room()
+    for client in clients:
+        heard(client)
+    assert [is_closed(client) for client in clients] == [True] * BATCH_MAX + [False] * (len(clients) - BATCH_MAX)
+    assert not hall.connections.full
+
+
+def test_who_never_had_an_answer_does_not_make_room(hall: Hall) -> None:
+    while not hall.connections.full:
+        hall.client()
+    hall.connections.make_room()
+    assert hall.connections.full
+
+
+# -- numbers and the log ----------------------------------------------------------------------------
+
+
+def test_every_byte_is_counted(hall: Hall) -> None:
+    small, large = hall.client(GET), hall.client(LARGE, buffer=4096)
+    received = 0
+    for _ in range(100_000):
+        hall.turn()
+        got = len(heard(small)) + len(heard(large))
+        if not got:
+            break
+        received += got
+    assert hall.tally.bytes_received == len(GET) + len(LARGE)
+    assert hall.tally.bytes_sent == received
+
+
+def test_lines_of_the_log(hall: Hall) -> None:
+    client = hall.client(GET + b"HEAD /small.txt HTTP/1.1\r\nHost: x\r\nUser-Agent: me\r\n\r\n" + b"bad\r\n\r\n")
+    hall.turn()
+    heard(client)
+    lines = [re.sub(r"\[.*?\]", "[]", line) for line in hall.lines()]
+    assert lines[0] == 'unix: - - [] "GET /small.txt HTTP/1.1" 200 6 "-" "-"'
+    assert lines[1] == 'unix: - - [] "HEAD /small.txt HTTP/1.1" 200 0 "-" "me"'
+    assert lines[2].startswith('unix: - - [] "bad" 400 ')
+
+
+def test_an_answer_that_was_cut_off_is_logged_with_what_was_sent(hall: Hall) -> None:
+    client = hall.client(LARGE, buffer=4096)
+    hall.turn()
+    client.close()
+    hall.turn()
+    (line,) = hall.lines()
+    match = re.search(r'" 200 (\d+) "', line)
+    assert match is not None
+    assert 0 <= int(match[1]) < 3 << 20
+
+
+def test_status_classes(hall: Hall) -> None:
+    client = hall.client(
+        GET + b"GET /none HTTP/1.1\r\nHost: x\r\n\r\n" + b"BREW / HTTP/1.1\r\nHost: x\r\n\r\n" + GET[:-2]
+        + b"If-None-Match: *\r\n\r\n"
+    )  # fmt: skip
+    hall.turn()
+    assert statuses(client) == [200, 404, 501, 304]
+    assert hall.tally.classes == [0, 0, 1, 1, 1, 1]
+
+
+# -- names ------------------------------------------------------------------------------------------
+
+
+def test_names_of_peers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert peer_name(accepted) == b"127.0.0.1"
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
+        port = listener.getsockname()[1]
+        for host, name in (("127.0.0.1", b"127.0.0.1"), ("::1", b"::1")):
+            with socket.create_connection((host, port)):
+                accepted, _ = listener.accept()
+                with accepted:
+                    assert peer_name(accepted) == name
+
+
+def test_the_name_of_a_peer_that_is_gone_is_a_dash() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        accepted, _ = listener.accept()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        with accepted:
+            assert peer_name(accepted) == b"-"
+
+
+def test_a_client_over_tcp_is_answered(hall: Hall) -> None:
+    hall.connections._origins = (hall.connections._origins[0]._replace(family=socket.AF_INET),)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        accepted, _ = listener.accept()
+        client.sendall(GET)
+        hall.connections.adopt(accepted.detach(), 0)
+        hall.turn()
+        client.settimeout(5)
+        assert client.recv(12) == b"HTTP/1.1 200"
+        client.close()
+        hall.turn()
+        assert hall.lines()[0].startswith("127.0.0.1 - - [")
