@@ -68,6 +68,7 @@ class Pool:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._channel = self._end.fileno()
         self._taking = True  # the channel is in the poll set
+        self._uncounted = 0  # connections taken out of the channel that the queue's ledger does not know of yet
         self._look_again_at = 0.0  # for idle connections, when it is not
         self._leave_by: float | None = None  # the master is gone: when we go too, at the latest
         poll.register(self._wake, select.EPOLLIN)
@@ -217,9 +218,11 @@ class Pool:
 
     def _adopt(self, message: Message, descriptors: list[int]) -> None:
         """Take connections: settle the queue's accounting first, then serve each."""
+        self._uncounted += message.carried
         try:
-            if self._queue.taken(self._slot, message.carried):
+            if self._queue.taken(self._slot, self._uncounted):
                 self._report(Kind.ROOM)
+            self._uncounted = 0
         except Stuck as error:  # the clients are here and shall have their answers all the same
             log.error("the queue's accounting is not to be had: %s", error)  # noqa: TRY400
         self._tally.queue_wait += (time.monotonic_ns() - message.stamp_ns) * message.carried
