@@ -111,7 +111,7 @@ def coalesce(spans: Sequence[Span], gap: int) -> list[Span]:
     for first, end, place in sorted((first, end, place) for place, (first, end) in enumerate(spans)):
         if placed:
             foremost, (start, stop) = placed[-1]
-            if first <= stop or first - stop < gap:
+            if first - stop < max(gap, 1):
                 placed[-1] = min(foremost, place), (start, max(stop, end))
                 continue
         placed.append((place, (first, end)))

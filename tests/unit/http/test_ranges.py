@@ -104,6 +104,10 @@ def test_several(value: bytes, expected: object) -> None:
     assert (list(found) if isinstance(found, tuple) else found) == expected
 
 
+def test_parts_that_cost_nothing_are_still_not_sent_twice() -> None:
+    assert resolve(b"bytes=0-1,2-3,5-6,6-7", 10, part_bytes=0) == ((0, 4), (5, 8))
+
+
 def test_so_many_and_no_more() -> None:
     size = 1_000_000
     for count, ignored in ((limits.RANGES_MAX, False), (limits.RANGES_MAX + 1, True)):
