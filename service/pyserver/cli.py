@@ -18,9 +18,11 @@ from pyserver.config import (
     DEFAULT_FILE,
     DEFAULT_LISTEN,
     OPTIONS,
+    Alias,
     ConfigError,
     Option,
     Override,
+    Site,
     load,
     printable,
 )
@@ -73,10 +75,37 @@ def check(given: argparse.Namespace) -> int:
     config = load(given.config or DEFAULT_FILE)
     for warning in config.warnings:  # `serve` leaves them to the master's log
         _complain(warning)
-    workers, threads = config.worker_count(), config.server.threads
-    what = f"{_counted(workers, 'worker')}, {_counted(threads, 'thread')}, root {config.sites[0].root}"
-    print(printable(f"{config.files[0]}: ok ({what})"))
+    sites = f"root {config.sites[0].root}" if len(config.sites) == 1 else f"{len(config.sites)} sites"
+    what = [_counted(config.worker_count(), "worker"), _counted(config.server.threads, "thread"), sites]
+    if given.walk:
+        from pyserver.files.resolve import RootError  # noqa: PLC0415  `serve` loads nothing that answers clients
+
+        try:
+            what.append(_counted(sum(map(_walk, config.sites)), "file"))
+        except RootError as error:  # the workers would say so, and the master that none came up
+            _complain(f"{config.files[0]}: {error}")
+            return EX_CONFIG
+    print(printable(f"{config.files[0]}: ok ({', '.join(what)})"))
     return 0
+
+
+def _walk(site: Site) -> int:
+    """Look at all files of a site, tell what is the matter with them, and return how many there are."""
+    from pyserver.files.resolve import Root  # noqa: PLC0415  as above
+    from pyserver.files.survey import Policy, survey  # noqa: PLC0415
+
+    policy = Policy(dot_files=site.dot_files == "allow", precompressed=site.precompressed)
+    pages = {page.encode() for page in (site.fallback, *site.errors.values()) if page}
+    files = 0
+    for alias in (*sorted(site.aliases, key=lambda alias: -len(alias.path)), Alias("/", site.root)):
+        path = alias.path.encode()
+        below = {page for page in pages if page.startswith(path)}  # the longest alias has it
+        pages -= below
+        walk = survey(Root(alias.root), policy, sorted(page.removeprefix(path[:-1]) for page in below))
+        for line in walk.lines():
+            _complain(line)
+        files += walk.files
+    return files
 
 
 def status(given: argparse.Namespace) -> int:
@@ -164,6 +193,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=check)
     _add_config(command, f"default: {DEFAULT_FILE}")
+    text = "do not look at the files of the sites"
+    command.add_argument("--no-walk", action="store_false", dest="walk", help=text)
 
     command = commands.add_parser(
         "status", help=_STATUS, description=_sentence(_STATUS), epilog=_STATUS_MORE, **_AS_WRITTEN
@@ -194,7 +225,7 @@ _AS_WRITTEN: Final[dict[str, Any]] = {
 
 _PROGRAM: Final = "A web server for Linux that is of systemd: it serves a folder over HTTP/1.1."
 _SERVE: Final = "serve a folder, in the foreground"
-_CHECK: Final = "validate the configuration, and change nothing"
+_CHECK: Final = "validate the configuration, look at the files, and change nothing"
 _STATUS: Final = "look once at a running server, also at a hung one"
 
 _EXIT_CODES: Final = """\
@@ -239,9 +270,14 @@ SIGUSR1 opens the access log anew.
 {_EXIT_CODES}"""
 
 _CHECK_MORE: Final = f"""\
+Then it looks at the files of the sites and warns of those that clients will not get, or should not: files that cannot
+be read, links that leave the root, old compressed siblings, backups, .git. Run it as the user who serves: the
+superuser can read everything.
+
 examples:
   pyserver check
   pyserver check --config ./pyserver.toml
+  pyserver check --no-walk             the configuration alone
 
 {_EXIT_CODES}"""
 

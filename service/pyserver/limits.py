@@ -148,3 +148,11 @@ STALL_BYTES: Final = 64 * KIB
 LOG_BATCH_BYTES: Final = 64 * KIB
 LOG_BATCH_S: Final = 0.25
 LOG_WAITING_MAX_BYTES: Final = 4 * MIB
+
+# -- `pyserver check` (enforced by files.survey) -------------------------------------------------
+
+# Files that it looks at, some seconds' worth; the rest is not told about, and the last line says so.
+SURVEY_FILES_MAX: Final = 500_000
+
+# Findings of one kind that are printed. Who sees ten backups knows what the other three hundred are.
+SURVEY_SHOWN_MAX: Final = 10

@@ -1,5 +1,6 @@
 import argparse
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.unit.files.process import forbid_openat2, in_child
 
 import pyserver
 from pyserver.cli import FLAGS, build_parser, main
@@ -47,8 +49,10 @@ def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_check_says_what_would_be_served(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--config", str(file)]) == 0
     printed = capsys.readouterr()
-    assert printed.out == f"{file}: ok (2 workers, 1 thread, root {file.parent}/../www)\n"
+    assert printed.out == f"{file}: ok (2 workers, 1 thread, root {file.parent}/../www, 0 files)\n"
     assert printed.err == ""
+    assert main(["check", "--no-walk", "--config", str(file)]) == 0
+    assert capsys.readouterr().out == f"{file}: ok (2 workers, 1 thread, root {file.parent}/../www)\n"
 
 
 def test_check_of_a_bad_file_is_one_line_and_78(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,6 +72,50 @@ def test_check_warns_and_is_content(file: Path, capsys: pytest.CaptureFixture[st
         f'{file}:2: root "{file.parent}" contains the configuration {file}, which clients can read; move one of them\n'
     )
     assert printed.err == expected
+
+
+def test_check_walks_all_trees_and_what_it_finds_is_no_failure(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    www = file.parent.parent / "www"
+    (www / "static").mkdir()
+    (www / "page.bak").touch()
+    (www / "static/.git").mkdir()
+    file.write_text(
+        """
+        [[site]]
+        root = "../www"
+        fallback = "/static/app.html"
+        errors = { 404 = "/404.html" }
+        alias = [{ path = "/static/", root = "../www/static" }]
+        [[site]]
+        root = "../www/static"
+        hosts = ["example.org"]
+        dot_files = "allow"
+        """
+    )
+    assert main(["check", "--config", str(file)]) == 0
+    printed = capsys.readouterr()
+    top = f"{file.parent}/../www"
+    private = "/static/.git: clients do not get it; move it out of the root"
+    assert printed.err.splitlines() == [
+        f"{top}/static/app.html: is named in the configuration: no such file or directory",
+        f"{top}{private}",
+        f"{top}/404.html: is named in the configuration: no such file or directory",
+        f"{top}{private}",
+        f"{top}/page.bak: looks like a backup, which clients do not get; delete it",
+        f'{top}/static/.git: is served to clients by dot_files = "allow"; move it out of the root',
+    ]
+    assert printed.out.endswith(", 16 threads, 2 sites, 5 files)\n")
+    assert main(["check", "--no-walk", "--config", str(file)]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_check_where_nothing_can_be_served(file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def body() -> None:
+        forbid_openat2(errno.EPERM)
+        assert main(["check", "--config", str(file)]) == 78
+
+    in_child(body)
+    assert capfd.readouterr().err.startswith(f"{file}: a seccomp filter forbids openat2 (EPERM); ")
 
 
 @pytest.mark.skipif(Path(DEFAULT_FILE).exists(), reason="a configuration is installed here")

@@ -16,22 +16,22 @@ _LEFTOVERS: Final = (
     *("rpmnew", "rpmorig", "rpmsave"),
 )
 
-# A segment that
-#   starts with a dot,
-#   or is what emacs saves by itself, "#name#",
-#   or ends with "~" or like a leftover. Case does not matter, and neither do dots, spaces and a
-#   ":stream" after it: on a mounted CIFS, NTFS or vfat they may all open the same file (T-12, T-13).
-_HIDDEN: Final = re.compile(
-    rb"/(?:\.|#[^/]*#(?:/|\Z))|(?:~|\.(?:%b))[. ]*+(?::[^/]*+)?(?:/|\Z)"
-    % b"|".join(name.encode() for name in _LEFTOVERS),
-    re.IGNORECASE,
+# A segment that is what emacs saves by itself, "#name#", or ends with "~" or like a leftover. Case does not matter, and
+# neither do dots, spaces and a ":stream" after it: on a mounted CIFS, NTFS or vfat they may all open the same file
+# (T-12, T-13).
+_LEFTOVER: Final = rb"/#[^/]*#(?:/|\Z)|(?:~|\.(?:%b))[. ]*+(?::[^/]*+)?(?:/|\Z)" % b"|".join(
+    name.encode() for name in _LEFTOVERS
 )
+_HIDDEN: Final = re.compile(rb"/\.|" + _LEFTOVER, re.IGNORECASE)
+_HIDDEN_BUT_DOTS: Final = re.compile(_LEFTOVER, re.IGNORECASE)
 
 # RFC 8615: for metadata of the whole origin, so it counts only as the first segment.
 _WELL_KNOWN: Final = b"/.well-known"
 
 
-def hidden(path: bytes) -> bool:
-    """Tell whether a segment of the cleaned `path` is hidden."""
+def hidden(path: bytes, *, dot_files: bool = False) -> bool:
+    """Tell whether a segment of the cleaned `path` is hidden; with `dot_files`, a dot alone does not hide it."""
+    if dot_files:
+        return _HIDDEN_BUT_DOTS.search(path) is not None
     start = len(_WELL_KNOWN) if path == _WELL_KNOWN or path.startswith(b"/.well-known/") else 0
     return _HIDDEN.search(path, start) is not None
