@@ -118,8 +118,8 @@ RESPAWN_DELAY_S: Final = 0.05
 
 # -- files (enforced by handlers.static, handlers.cache) ---------------------------------------
 
-# Up to here a file's content is kept in memory and goes out with its head in one send. Beyond it sendfile is cheaper than the
-# copy, and a few such files would push out all others.
+# Up to here a file's content is kept in memory and goes out with its head in one send. Beyond it sendfile is cheaper
+# than the copy, and a few such files would push out all others.
 FILE_IN_MEMORY_MAX_BYTES: Final = 256 * KIB
 
 # Larger files are kept open between requests, so many at a time; well below WORKER_RESERVED_DESCRIPTORS.
@@ -127,6 +127,10 @@ FILES_KEPT_OPEN_MAX: Final = 32
 
 # ... and so long after their last use, because the room of a deleted file is not free before. nginx: 60 s.
 FILES_KEPT_OPEN_S: Final = 10
+
+# Folders that are held open while links are followed one by one (files.owned): a path with a link in it may be so deep.
+# Several threads may walk at once, within WORKER_RESERVED_DESCRIPTORS together.
+LINKED_FOLDERS_MAX: Final = 24
 
 # -- the worker's rounds (enforced by worker.pool, worker.parking, worker.accesslog) -----------
 

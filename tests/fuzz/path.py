@@ -13,6 +13,7 @@ with atheris.instrument_imports(include=["pyserver"]):
     from tests.corpus.sources import lines
 
     from pyserver.clock import Clock
+    from pyserver.config import Site
     from pyserver.files.policy import hidden
     from pyserver.files.resolve import STATUS_FOR_ERRNO, Root, status_for
     from pyserver.handlers.cache import FileCache
@@ -50,7 +51,7 @@ def site(parent: Path) -> Path:
 PARENT = tempfile.TemporaryDirectory()
 WWW = site(Path(PARENT.name))
 ROOT = Root(WWW)
-SITE = StaticSite(ROOT, ("index.html",), Clock(), FileCache(1 << 20, max_entries=50))
+SITE = StaticSite(Site(str(WWW)), ROOT, Clock(), FileCache(1 << 20, max_entries=50))
 STATUSES = {200, 301, 400, *STATUS_FOR_ERRNO.values()} - {500}
 
 

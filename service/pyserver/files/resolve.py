@@ -14,13 +14,16 @@ import os
 import stat
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, TypeAlias
+
+from pyserver.files.owned import open_owned
 
 # Linux gave openat2 the same number on every architecture but alpha, which Python's wheels and Debian do not have.
 _SYS_OPENAT2: Final = 437
 
 # openat2(2), linux/openat2.h
 _RESOLVE_NO_MAGICLINKS: Final = 0x02
+_RESOLVE_NO_SYMLINKS: Final = 0x04
 _RESOLVE_BENEATH: Final = 0x08
 _RESOLVE_CACHED: Final = 0x20  # Linux 5.12
 
@@ -39,7 +42,7 @@ STATUS_FOR_ERRNO: Final = {
     errno.ENOENT: 404,
     errno.ENOTDIR: 404,  # "file/" is not "file"
     errno.EXDEV: 404,  # a link or ".." that leaves the root
-    errno.ELOOP: 404,  # a ring of links, or a magic link
+    errno.ELOOP: 404,  # a ring of links, a magic link, or one that the policy does not follow
     errno.ENAMETOOLONG: 404,
     errno.EINVAL: 404,  # a name this file system cannot have (vfat, ntfs)
     errno.EILSEQ: 404,  # the same, where names must be UTF-8
@@ -76,8 +79,17 @@ class _OpenHow(ctypes.Structure):
 
 
 _BENEATH: Final = _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS
-_WAITING: Final = _OpenHow(_OPEN_FLAGS, 0, _BENEATH)
-_AT_ONCE: Final = _OpenHow(_OPEN_FLAGS, 0, _BENEATH | _RESOLVE_CACHED)
+
+# Which links are followed: all that stay in the root; those of the owner of their target (files.owned); none.
+Links: TypeAlias = Literal["beneath", "owner", "none"]
+
+_RESOLVE: Final = {
+    "beneath": _BENEATH,
+    "owner": _BENEATH | _RESOLVE_NO_SYMLINKS,  # at first; when there is a link after all, it is looked at
+    "none": _BENEATH | _RESOLVE_NO_SYMLINKS,
+}
+_WAITING: Final = {links: _OpenHow(_OPEN_FLAGS, 0, resolve) for links, resolve in _RESOLVE.items()}
+_AT_ONCE: Final = {links: _OpenHow(_OPEN_FLAGS, 0, resolve | _RESOLVE_CACHED) for links, resolve in _RESOLVE.items()}
 _ROOT_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _ROOT_AT_ONCE: Final = _OpenHow(_ROOT_FLAGS, 0, _RESOLVE_CACHED)  # the administrator's own path may lead anywhere
 _AT_FDCWD: Final = -100
@@ -95,6 +107,17 @@ def _openat2(folder: int, name: bytes, how: _OpenHow) -> int:
     return fd if fd >= 0 else -ctypes.get_errno()
 
 
+def _open_no_link(folder: int, name: bytes, flags: int) -> int:
+    """Open `name` in `folder`, also by O_PATH | O_NOFOLLOW a link itself, never what it leads to."""
+    how = _OpenHow(flags, 0, _RESOLVE["none"])
+    for rest in _RETRY_AFTER_S:
+        time.sleep(rest)
+        fd = _openat2(folder, name, how)
+        if fd not in _AGAIN:
+            break
+    return fd
+
+
 _syscall = ctypes.CDLL(None, use_errno=True).syscall
 _syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.POINTER(_OpenHow), ctypes.c_size_t)
 _syscall.restype = ctypes.c_long
@@ -106,11 +129,13 @@ class Root:
     It stays the folder that it was when it was opened, whatever becomes of the path: files.generation looks again.
     """
 
-    __slots__ = ("_cached", "_fd", "identity", "path")
+    __slots__ = ("_at_once", "_cached", "_fd", "_waiting", "identity", "links", "path")
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.fspath(path)
+    def __init__(self, path: str | os.PathLike[str], links: Links = "beneath") -> None:
         self._fd = -1
+        self.path = os.fspath(path)
+        self.links = links
+        self._waiting, self._at_once = _WAITING[links], _AT_ONCE[links]
         try:
             self._fd = os.open(self.path, _ROOT_FLAGS)
             # May we search it? Asked first, so that EACCES from the probe can only mean a filter.
@@ -129,22 +154,27 @@ class Root:
             if self._leads_here_at_once():
                 return self
             raise WouldBlock
-        found = Root(self.path)
+        found = Root(self.path, self.links)
         return self if found.identity == self.identity else found
 
     def open(self, path: bytes, *, cached_only: bool) -> int:
         """Open `path` for reading and return its descriptor, which the caller owns.
 
-        With cached_only the kernel does it from memory or not at all: WouldBlock.
+        With cached_only the kernel does it from memory or not at all: WouldBlock. That is the answer also where links
+        have to be looked at one by one.
         """
         name = path.removeprefix(b"/") or b"."
         if b"\0" in name:  # C would open the part before it (http.target has refused it already)
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         if cached_only and not self._cached:
             raise WouldBlock
-        fd = _openat2(self._fd, name, _AT_ONCE if cached_only else _WAITING)
+        fd = _openat2(self._fd, name, self._at_once if cached_only else self._waiting)
         if fd in _AGAIN:
             fd = self._open_again(name, cached_only=cached_only)
+        if fd == -errno.ELOOP and self.links == "owner":
+            if cached_only:
+                raise WouldBlock
+            return open_owned(self._fd, name, _OPEN_FLAGS, _open_no_link)
         if fd < 0:
             raise OSError(-fd, os.strerror(-fd), path)
         return fd
@@ -180,7 +210,7 @@ class Root:
         fd = -errno.EAGAIN
         for rest in _RETRY_AFTER_S:
             time.sleep(rest)
-            fd = _openat2(self._fd, name, _WAITING)
+            fd = _openat2(self._fd, name, self._waiting)
             if fd not in _AGAIN:
                 break
         return fd

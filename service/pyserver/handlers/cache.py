@@ -7,7 +7,7 @@ Used by: handlers.static; one thread at a time, the leader.
 """
 
 from collections import OrderedDict
-from typing import Final
+from typing import Final, NamedTuple
 
 from pyserver import limits
 from pyserver.files.resolve import OpenFile
@@ -76,58 +76,93 @@ class Entry:
         return _ENTRY_BYTES + (self.size if self.file is None else 0)
 
 
+class _Room:
+    """What all caches of a worker hold together: the bounds, and the order in which entries were put."""
+
+    __slots__ = ("bytes", "max_bytes", "max_entries", "max_open", "opened", "order")
+
+    def __init__(self, max_bytes: int, max_entries: int, max_open: int) -> None:
+        self.max_bytes = max_bytes
+        self.max_entries = max_entries
+        self.max_open = max_open
+        self.bytes = 0
+        self.order: OrderedDict[Entry, _Place] = OrderedDict()
+        self.opened: OrderedDict[Entry, _Place] = OrderedDict()  # those that hold a descriptor
+
+
+class _Place(NamedTuple):
+    cache: "FileCache"
+    path: bytes
+    weight: int  # what was counted for the entry
+
+    def clear(self) -> None:
+        self.cache.drop(self.path)
+
+
 class FileCache:
-    """Entries by cleaned path, least recently put first.
+    """The entries of one site by cleaned path, evicted least recently put first.
 
     Being put is being used: static puts an entry again in every second in which it is asked for, so the order is true
     to the second and a hit moves nothing.
+
+    The sites of a worker share one room: no site has a part of its own, and of all entries of all sites the longest
+    unused goes first. So a busy site may fill what an idle one does not need, and the bounds hold for the sum.
     """
 
     def __init__(self, max_bytes: int, max_entries: int, max_open: int = limits.FILES_KEPT_OPEN_MAX) -> None:
-        self._max_bytes = max_bytes
-        self._max_entries = max_entries
-        self._max_open = max_open
-        self._entries: OrderedDict[bytes, Entry] = OrderedDict()
-        self._open: OrderedDict[bytes, None] = OrderedDict()  # the paths of entries that hold a descriptor
-        self.bytes = 0
+        self._room = _Room(max_bytes, max_entries, max_open)
+        self._entries: dict[bytes, Entry] = {}
         self.get = self._entries.get  # one call less on the hot path
+
+    def beside(self) -> "FileCache":
+        """Return an empty cache that shares the room of this one, for another site."""
+        other = FileCache(0, 0)
+        other._room = self._room
+        return other
 
     def __len__(self) -> int:
         return len(self._entries)
 
+    @property
+    def weight(self) -> int:
+        """Return the bytes that the caches that share the room stand for."""
+        return self._room.bytes
+
     def put(self, path: bytes, entry: Entry) -> None:
         """Keep `entry`, now the most recently used, and evict what is too much."""
         self.drop(path)
-        if entry.weight > self._max_bytes:
+        room, place = self._room, _Place(self, path, entry.weight)
+        if place.weight > room.max_bytes:
             return
         self._entries[path] = entry
-        self.bytes += entry.weight
+        room.order[entry] = place
+        room.bytes += place.weight
         if entry.file is not None:
-            self._open[path] = None
-        while len(self._open) > self._max_open:
-            self.drop(next(iter(self._open)))
-        while self.bytes > self._max_bytes or len(self._entries) > self._max_entries:
-            self.drop(next(iter(self._entries)))
+            room.opened[entry] = place
+        while len(room.opened) > room.max_open:
+            next(iter(room.opened.values())).clear()
+        while room.bytes > room.max_bytes or len(room.order) > room.max_entries:
+            next(iter(room.order.values())).clear()
 
     def close_unused(self, since: int) -> None:
         """Forget open files last looked at before `since`: the room of a deleted one is not free before."""
-        while self._open:
-            path = next(iter(self._open))
-            if self._entries[path].looked_at >= since:
+        opened = self._room.opened
+        while opened:
+            entry, place = next(iter(opened.items()))
+            if entry.looked_at >= since:
                 return
-            self.drop(path)
+            place.clear()
 
     def drop(self, path: bytes) -> None:
         """Forget `path`, if it is known. Whoever still sends the entry's content or file keeps that alive."""
         entry = self._entries.pop(path, None)
         if entry is None:
             return
-        self.bytes -= entry.weight
-        if entry.file is not None:
-            del self._open[path]
+        room = self._room
+        room.bytes -= room.order.pop(entry).weight
+        room.opened.pop(entry, None)
 
     def clear(self) -> None:
         """Forget everything: it is the content of another site now."""
-        self._entries.clear()
-        self._open.clear()
-        self.bytes = 0
+        while self._entries:
+            self.drop(next(iter(self._entries)))

@@ -16,6 +16,7 @@ from typing import Final
 
 from pyserver import limits
 from pyserver.clock import Clock
+from pyserver.config import Site
 from pyserver.files.generation import Generations, View
 from pyserver.files.look import Found, Known, Look
 from pyserver.files.mediatypes import media_type
@@ -43,11 +44,12 @@ _NS_PER_S: Final = 1_000_000_000
 class StaticSite:
     """The files below one root, as answers."""
 
-    __slots__ = ("_cache", "_cached", "_date", "_date_second", "_generations", "clock", "index")
+    __slots__ = ("_cache", "_cached", "_date", "_date_second", "_dot_files", "_generations", "clock", "index")
 
-    def __init__(self, root: Root, index: Sequence[str], clock: Clock, cache: FileCache) -> None:
+    def __init__(self, settings: Site, root: Root, clock: Clock, cache: FileCache) -> None:
         self._generations = Generations(root)
-        self.index = tuple(name.encode() for name in index)
+        self._dot_files = settings.dot_files == "allow"
+        self.index = tuple(name.encode() for name in settings.index)
         self.clock = clock
         self._cache = cache
         self._cached = cache.get
@@ -76,7 +78,7 @@ class StaticSite:
             return entry.plain
         return self._full_way(request, lifecycle.connection_field(request.minor, keep))
 
-    def tidy(self) -> "LookAgain | None":
+    def tidy(self) -> "list[LookAgain]":
         """Let go of what is not needed: large files that nobody asked for lately, and a release that was replaced.
 
         To be called every second, also when no request comes; returns what has to wait for the disk.
@@ -84,9 +86,9 @@ class StaticSite:
         self._close_unused()
         view = self._generations.errand(self.clock.second)
         if view is None:
-            return None
+            return []
         look = LookAgain(self, view)
-        return None if look.run_at_once() else look
+        return [] if look.run_at_once() else [look]
 
     def view(self) -> View:
         """Return the generation that an answer is to be made from."""
@@ -107,7 +109,7 @@ class StaticSite:
         except ProtocolError as error:
             return self._error(error.status, request, lifecycle.CLOSE if error.close else connection)
         entry = self._cached(path)
-        if entry is None and hidden(path):  # what is in the cache has been judged
+        if entry is None and hidden(path, dot_files=self._dot_files):  # what is in the cache has been judged
             return self._error(404, request, connection)
         if entry is not None and entry.looked_at == self.clock.second:
             return self._answer(request, connection, entry)

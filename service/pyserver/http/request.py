@@ -129,7 +129,7 @@ def host_name(value: bytes) -> bytes:
     name = found[1].lower()
     if name.startswith(b"["):
         try:
-            IPv6Address(name[1:-1].decode("ascii"))
+            name = b"[%b]" % str(IPv6Address(name[1:-1].decode("ascii"))).encode()  # one form of many (RFC 5952)
         except ValueError:
             raise ProtocolError(400, "invalid IPv6 address in Host") from None
     return name.removesuffix(b".")

@@ -19,7 +19,8 @@ from typing import Final, NamedTuple
 
 from pyserver.clock import Clock
 from pyserver.config import Limits
-from pyserver.handlers.static import Pending, StaticSite
+from pyserver.handlers.router import Handler
+from pyserver.handlers.static import Pending
 from pyserver.http import lifecycle
 from pyserver.http.dates import imf_fixdate
 from pyserver.http.errors import ProtocolError
@@ -124,7 +125,7 @@ class Connections:
 
     def __init__(
         self,
-        site: StaticSite,
+        sites: Handler,
         origins: Sequence[Origin],
         limits: Limits,
         clock: Clock,
@@ -136,7 +137,7 @@ class Connections:
         self.table: dict[int, Connection] = {}  # by descriptor
         self.jobs: deque[Job] = deque()  # for worker.pool
         self.draining = False
-        self._site = site
+        self._sites = sites
         self._origins = origins
         self._limits = limits
         self._clock = clock
@@ -188,9 +189,7 @@ class Connections:
         """End every connection whose deadline has passed; once a second let go of files that nobody wants."""
         if self._clock.second != self._tidied:
             self._tidied = self._clock.second
-            look = self._site.tidy()
-            if look is not None:
-                self.jobs.append(Job(look.run, look.finish))
+            self.jobs += [Job(look.run, look.finish) for look in self._sites.tidy()]
         for connection in self._parking.due(now):
             phase = connection.phase
             if phase is Phase.WORKING:  # a follower has it; its disk is slow, the client is not
@@ -246,7 +245,7 @@ class Connections:
 
     def _respond(self, connection: Connection, request: Request) -> bool:
         """Answer one request; True when the answer is out and the connection goes on."""
-        answer = self._site.respond(request, lifecycle.persistence(request, self.draining))
+        answer = self._sites.respond(request, lifecycle.persistence(request, self.draining))
         if isinstance(answer, Pending):
             self._hand_over(connection, request, answer)
             return False
@@ -314,7 +313,7 @@ class Connections:
         if request.method not in _PATIENT and (request.expects_continue or self._is_large(request)):
             # RFC 9110 10.1.1: the final answer at once. Whether the content still comes is the client's choice, so
             # the next request could not be found: the connection ends.
-            answer = self._site.respond(request, False)
+            answer = self._sites.respond(request, False)
             if isinstance(answer, Pending):
                 raise RuntimeError(f"{request.method!r} must not need the disk")
             self._send(connection, request, answer)

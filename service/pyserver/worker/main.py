@@ -15,10 +15,8 @@ import select
 import setproctitle
 
 from pyserver.clock import Clock
-from pyserver.config import Config
-from pyserver.files.resolve import Root, RootError
-from pyserver.handlers.cache import FileCache
-from pyserver.handlers.static import StaticSite
+from pyserver.files.resolve import RootError
+from pyserver.handlers import router
 from pyserver.ipc.assignment import Assignment
 from pyserver.ipc.stats import Tally
 from pyserver.limits import FILES_KEPT_OPEN_MAX, WORKER_RESERVED_DESCRIPTORS
@@ -40,7 +38,7 @@ def run(assignment: Assignment) -> int:
     setproctitle.setproctitle(f"pyserver: worker {slot}")
     clock, tally = Clock(), Tally()
     try:
-        site = _site(config, clock)
+        sites = router.build(config.sites, config.limits, clock)
         access = None if config.log.access == "off" else AccessLog(config.log.access, clock)
     except RootError as error:
         log.error("%s", error)  # noqa: TRY400  for the administrator, not our stack
@@ -49,7 +47,7 @@ def run(assignment: Assignment) -> int:
         log.error("cannot open the access log %s: %s", config.log.access, error.strerror)  # noqa: TRY400
         return _EX_CONFIG
     poll = select.epoll()
-    connections = Connections(site, assignment.origins, config.limits, clock, tally, access, poll, _capacity())
+    connections = Connections(sites, assignment.origins, config.limits, clock, tally, access, poll, _capacity())
     pool = Pool(assignment, connections, clock, tally, access, poll)
     # What is here now stays: out of the collector's sight it is neither walked nor copied.
     gc.collect()
@@ -58,12 +56,6 @@ def run(assignment: Assignment) -> int:
     if access is not None:
         access.close()
     return 0
-
-
-def _site(config: Config, clock: Clock) -> StaticSite:
-    only = config.sites[0]
-    cache = FileCache(config.limits.cache_bytes, config.limits.cache_entries)
-    return StaticSite(Root(only.root), only.index, clock, cache)
 
 
 def _capacity() -> int:

@@ -25,11 +25,11 @@ def test_what_was_put_is_there_until_dropped(tmp_path: Path) -> None:
     cache.put(b"/a", one)
     assert cache.get(b"/a") is one
     assert cache.get(b"/b") is None
-    assert (len(cache), cache.bytes) == (1, 1000 + OVERHEAD)
+    assert (len(cache), cache.weight) == (1, 1000 + OVERHEAD)
     cache.drop(b"/a")
     cache.drop(b"/a")
     assert cache.get(b"/a") is None
-    assert (len(cache), cache.bytes) == (0, 0)
+    assert (len(cache), cache.weight) == (0, 0)
 
 
 def test_putting_again_replaces(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_putting_again_replaces(tmp_path: Path) -> None:
     newer = entry(tmp_path, 5)
     cache.put(b"/a", newer)
     assert cache.get(b"/a") is newer
-    assert (len(cache), cache.bytes) == (1, 5 + OVERHEAD)
+    assert (len(cache), cache.weight) == (1, 5 + OVERHEAD)
 
 
 def test_entries_are_bounded_and_leave_singly_the_longest_unused_first(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_bytes_are_bounded(tmp_path: Path) -> None:
     cache = FileCache(max_bytes=4 * (1000 + OVERHEAD), max_entries=1000)
     for number in range(100):
         cache.put(b"/%d" % number, entry(tmp_path, 1000))
-        assert cache.bytes <= 4 * (1000 + OVERHEAD)
+        assert cache.weight <= 4 * (1000 + OVERHEAD)
     assert [cache.get(b"/%d" % number) is not None for number in (95, 96, 97, 98, 99)] == [
         False,
         True,
@@ -74,7 +74,7 @@ def test_one_that_is_larger_than_all_room_evicts_nobody(tmp_path: Path) -> None:
     assert cache.get(b"/huge") is None
     # ... but its former, smaller version is gone too
     cache.put(b"/a", entry(tmp_path, 20_000))
-    assert (cache.get(b"/a"), len(cache), cache.bytes) == (None, 0, 0)
+    assert (cache.get(b"/a"), len(cache), cache.weight) == (None, 0, 0)
 
 
 def test_open_files_are_bounded_apart(tmp_path: Path) -> None:
@@ -135,3 +135,25 @@ def test_a_prepared_answer_holds_the_only_copy_of_the_content(tmp_path: Path) ->
     one.keep_content(b"later", 9)  # a new reading is never answered with what was prepared from the old one
     assert one.plain is None
     assert bytes(one.content) == b"later"
+
+
+def test_sites_share_one_room(tmp_path: Path) -> None:
+    """The bounds hold for the sum, and of all entries the longest unused goes first, whosever it is."""
+    one = FileCache(max_bytes=3 * (1000 + OVERHEAD), max_entries=10, max_open=1)
+    other = one.beside()
+    one.put(b"/a", entry(tmp_path, 1000))
+    other.put(b"/a", entry(tmp_path, 1000))
+    assert one.get(b"/a") is not other.get(b"/a")
+    one.put(b"/b", entry(tmp_path, 1000))
+    other.put(b"/b", entry(tmp_path, 1000))
+    assert [cache.get(name) is not None for cache in (one, other) for name in (b"/a", b"/b")] == [
+        *(False, True),
+        *(True, True),
+    ]
+    assert one.weight == other.weight == 3 * (1000 + OVERHEAD)
+    other.put(b"/large", entry(tmp_path, 1000, large=True))
+    one.put(b"/large", entry(tmp_path, 1000, large=True))
+    assert (other.get(b"/large"), one.get(b"/large") is not None) == (None, True)
+    other.close_unused(since=1)  # of both
+    assert one.get(b"/large") is None
+    assert (len(one), len(other)) == (1, 1)

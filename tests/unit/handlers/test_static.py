@@ -15,6 +15,7 @@ from tests.unit.files.process import as_nobody, open_descriptors
 
 from pyserver import limits
 from pyserver.clock import Clock
+from pyserver.config import Site
 from pyserver.files.resolve import Root
 from pyserver.handlers.cache import FileCache
 from pyserver.handlers.static import Pending, StaticSite
@@ -123,7 +124,7 @@ class Visitor:
         self.clock.second += SETTLED_AFTER_S
         self.cache = FileCache(max_bytes, max_entries=100)
         self.root = Root(folder)
-        self.site = StaticSite(self.root, index, self.clock, self.cache)
+        self.site = StaticSite(Site(str(folder), index), self.root, self.clock, self.cache)
         self.waited = 0
 
     def ask(self, request: Request, keep: bool = True) -> Response:
@@ -357,7 +358,7 @@ def test_unreadable_is_403(visitor: Visitor, folder: Path) -> None:
 def test_many_different_404s_leave_nothing_behind(visitor: Visitor) -> None:
     for number in range(500):
         assert visitor.get(b"/nothing-%d" % number).status == 404
-    assert (len(visitor.cache), visitor.cache.bytes) == (0, 0)
+    assert (len(visitor.cache), visitor.cache.weight) == (0, 0)
 
 
 @pytest.mark.skipif(not CORPORA.is_dir(), reason="the shared corpora are not here")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pyserver.clock import Clock
-from pyserver.config import Limits
+from pyserver.config import Limits, Site
 from pyserver.files.resolve import Root, WouldBlock
 from pyserver.handlers.cache import FileCache
 from pyserver.handlers.static import StaticSite
@@ -42,7 +42,7 @@ class Hall:
         self.access = AccessLog(str(log), self.clock)
         self.root = ColdRoot(site)
         self.connections = Connections(
-            StaticSite(self.root, ("index.html",), self.clock, FileCache(1 << 20, 100)),
+            StaticSite(Site(str(site)), self.root, self.clock, FileCache(1 << 20, 100)),
             (Origin("http", socket.AF_UNIX),),
             LIMITS,
             self.clock,

@@ -12,7 +12,7 @@ from typing import cast
 import pytest
 from tests.unit.worker.conftest import LIMITS, Hall
 
-from pyserver.handlers.static import StaticSite
+from pyserver.handlers.router import Handler
 from pyserver.limits import (
     BATCH_MAX,
     BODY_DISCARD_MAX_BYTES,
@@ -468,7 +468,7 @@ def test_an_error_of_ours_behind_a_follower_closes_the_connection(hall: Hall) ->
     (job,) = hall.connections.jobs
     hall.connections.jobs.clear()
     job.run()
-    hall.connections._site = cast("StaticSite", None)
+    hall.connections._sites = cast("Handler", None)
     with pytest.raises(AttributeError):
         job.then()
     assert statuses(client) == [200]
