@@ -1,156 +1,253 @@
-"""Real sockets, real files."""
+"""Answers through real sockets with little room, from memory and from files that are cold, shrink or grow."""
 
-import errno
+import mmap
 import os
+import random
 import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from pyserver.files.resolve import OpenFile
+from pyserver.files.resolve import OpenFile, Root
 from pyserver.http.response import Response
-from pyserver.limits import MIB, SENDFILE_BYTES
-from pyserver.worker.transport import Outcome, Outgoing
+from pyserver.limits import SENDFILE_BYTES
+from pyserver.worker.transport import SEND, SEND_MORE, Outcome, Outgoing
 
-CONTENT = bytes(range(256)) * (3 * MIB // 256)
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n"
 
 
-@pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> OpenFile:
-    path: Path = tmp_path_factory.mktemp("files") / "large.bin"
-    path.write_bytes(CONTENT)
-    return OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+class Plain:
+    """A source that is nothing but a descriptor."""
+
+    def __init__(self, path: Path) -> None:
+        self.fd = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        os.close(self.fd)
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+def content() -> bytes:
+    return random.Random(3).randbytes(3 * SENDFILE_BYTES + 12_345)
+
+
+@pytest.fixture
+def file(tmp_path: Path, content: bytes) -> Path:
+    (tmp_path / "file").write_bytes(content)
+    return tmp_path / "file"
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """The server's end with next to no room, and the client's."""
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    with ours, theirs:
+        yield ours, theirs
+
+
+@pytest.fixture
+def tcp() -> Iterator[tuple[socket.socket, socket.socket]]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+        server.setblocking(False)
+        with client, server:
+            yield server, client
+
+
+def answer(wire: bytes, source: Plain | OpenFile | None = None, offset: int = 0, count: int = 0) -> Response:
+    return Response(200, wire, content_bytes=count, source=source, offset=offset, count=count)
+
+
+def read_now(client: socket.socket) -> bytes:
+    data = b""
+    try:
+        while got := client.recv(1 << 20):
+            data += got
+    except BlockingIOError:
+        pass
+    return data
+
+
+def to_the_end(outgoing: Outgoing, ours: socket.socket, theirs: socket.socket) -> tuple[bytes, set[Outcome]]:
+    """Send and read in turns; all that arrived, and what was said on the way."""
+    data, said = b"", set()
+    for _ in range(100_000):
+        outcome = outgoing.advance(ours, may_block=True)
+        said.add(outcome)
+        data += read_now(theirs)
+        if outcome not in (Outcome.SOCKET, Outcome.TURN):
+            break
+    return data, said
+
+
+def test_what_fits_is_done_at_once(ends: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = ends
+    outgoing = Outgoing(answer(HEAD + b"x"), 0)
+    assert outgoing.advance(ours) is Outcome.DONE
+    assert read_now(theirs) == HEAD + b"x"
+    assert outgoing.sent == len(HEAD) + 1
+
+
+def test_from_memory_through_a_narrow_socket(ends: tuple[socket.socket, socket.socket], content: bytes) -> None:
+    outgoing = Outgoing(answer(content), 0)
+    assert outgoing.advance(ends[0]) is Outcome.SOCKET
+    assert 0 < outgoing.sent < len(content)
+    assert outgoing.advance(ends[0]) is Outcome.SOCKET, "asked again it waits, and sends nothing twice"
+    data, said = to_the_end(outgoing, *ends)
+    assert data == content
+    assert said <= {Outcome.SOCKET, Outcome.DONE}
+
+
+def test_it_goes_on_where_the_first_send_ended(ends: tuple[socket.socket, socket.socket], content: bytes) -> None:
+    first = ends[0].send(content, SEND)
+    data, _ = to_the_end(Outgoing(answer(content), first), *ends)
+    assert data == content
+
+
+@pytest.mark.parametrize(("offset", "count"), [(0, None), (0, 1), (5, 100_000), (SENDFILE_BYTES - 1, 2), (1, None)])
+def test_from_a_file_through_a_narrow_socket(
+    ends: tuple[socket.socket, socket.socket], file: Path, content: bytes, offset: int, count: int | None
+) -> None:
+    count = len(content) - offset if count is None else count
+    outgoing = Outgoing(answer(HEAD, Plain(file), offset, count), 0)
+    data, _ = to_the_end(outgoing, *ends)
+    assert data == HEAD + content[offset : offset + count]
+    assert outgoing.sent == len(data)
+    assert outgoing.content_sent == count
+
+
+def test_others_get_their_turn_with_a_fast_reader(file: Path, content: bytes) -> None:
+    """One call sends so much at most, however much the socket would take."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)
         theirs.setblocking(False)
-        yield ours, theirs
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32 << 20)
+        outgoing = Outgoing(answer(HEAD, Plain(file), 0, len(content)), 0)
+        turns = 0
+        data = b""
+        while (outcome := outgoing.advance(ours)) is not Outcome.DONE:
+            assert outcome in (Outcome.TURN, Outcome.SOCKET)
+            assert outgoing.sent <= len(HEAD) + (turns + 1) * SENDFILE_BYTES
+            turns += 1
+            data += read_now(theirs)
+        assert data + read_now(theirs) == HEAD + content
+        assert turns >= 3
 
 
-def everything(
-    outgoing: Outgoing, ours: socket.socket, theirs: socket.socket, read: int = 1 << 20
-) -> tuple[bytes, set[Outcome]]:
-    """Advance to the end, and read whenever the socket is full; what was received, and how attempts ended."""
-    got, outcomes = bytearray(), set()
-    while True:
-        # A file system that never says what is in memory makes each attempt one that may block.
-        outcome = outgoing.advance(ours, may_block=Outcome.DISK in outcomes)
-        outcomes.add(outcome)
-        if outcome is Outcome.DONE:
-            ours.shutdown(socket.SHUT_WR)
-            theirs.setblocking(True)
-            while data := theirs.recv(1 << 20):
-                got += data
-            return bytes(got), outcomes
-        assert outcome in (Outcome.SOCKET, Outcome.TURN, Outcome.DISK)
-        if outcome is Outcome.SOCKET:
-            got += theirs.recv(read)
+@pytest.mark.parametrize("left", [0, 1, 500_000])
+def test_a_file_that_shrank(ends: tuple[socket.socket, socket.socket], file: Path, content: bytes, left: int) -> None:
+    source = Plain(file)
+    os.truncate(file, left)
+    data, said = to_the_end(Outgoing(answer(HEAD, source, 0, len(content)), 0), *ends)
+    assert Outcome.SHRANK in said
+    assert data == HEAD + content[:left], "never padded"
 
 
-def test_from_memory_alone(pair: tuple[socket.socket, socket.socket]) -> None:
-    outgoing = Outgoing(Response(200, b"head" + CONTENT, content_bytes=len(CONTENT)), 2)
-    got, outcomes = everything(outgoing, *pair)
-    assert got == b"ad" + CONTENT
-    assert outcomes == {Outcome.SOCKET, Outcome.DONE}
-    assert (outgoing.sent, outgoing.content_sent) == (4 + len(CONTENT), len(CONTENT))
-
-
-def test_a_head_and_a_file(pair: tuple[socket.socket, socket.socket], file: OpenFile) -> None:
-    response = Response(206, b"head", content_bytes=2 * MIB, source=file, offset=7, count=2 * MIB)
-    outgoing = Outgoing(response, 0)
-    got, _ = everything(outgoing, *pair)
-    assert got == b"head" + CONTENT[7 : 7 + 2 * MIB]
-    assert outgoing.content_sent == 2 * MIB
-
-
-def test_parts_in_turn(pair: tuple[socket.socket, socket.socket], file: OpenFile) -> None:
-    more = (b"one", (5, 10), b"two", (2 * MIB, 300_000), (0, 1), b"end")
-    response = Response(206, b"head", content_bytes=9 + 300_011, source=file, more=more)
-    outgoing = Outgoing(response, 0)
-    got, _ = everything(outgoing, *pair)
-    assert got == b"headone" + CONTENT[5:15] + b"two" + CONTENT[2 * MIB : 2 * MIB + 300_000] + CONTENT[:1] + b"end"
-    assert outgoing.content_sent == 9 + 300_011
-
-
-def test_what_was_sent_of_the_content_is_known_at_every_byte(file: OpenFile) -> None:
-    response = Response(206, b"head", content_bytes=13, source=file, more=(b"one", (5, 10)))
-    for sent in range(18):
-        outgoing = Outgoing(response, 0)
-        outgoing.sent = sent
-        assert outgoing.content_sent == max(0, sent - 4)
-
-
-def test_others_have_their_turn(file: OpenFile) -> None:
-    """However it is divided, an attempt sends no more than one sendfile and what completes it."""
-    size = SENDFILE_BYTES // 4 + 1
-    more = tuple(part for n in range(8) for part in (b"part %d" % n, (n * size, size)))
-    for response in (
-        Response(206, b"head", content_bytes=0, source=file, more=more),
-        Response(200, b"head", content_bytes=0, source=file, count=len(CONTENT)),
-    ):
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            for end in (ours, theirs):
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * MIB)
-            ours.setblocking(False)
-            outgoing = Outgoing(response, 0)
-            before = 0
-            while (outcome := outgoing.advance(ours, may_block=True)) is not Outcome.DONE:
-                assert outcome in (Outcome.SOCKET, Outcome.TURN)
-                assert outgoing.sent - before <= SENDFILE_BYTES + size + 100
-                before = outgoing.sent
-                theirs.recv(4 * MIB)
-
-
-def test_a_file_that_ends_before_its_part_does(pair: tuple[socket.socket, socket.socket], tmp_path: Path) -> None:
-    # T-50
-    (tmp_path / "short").write_bytes(b"x" * 20)
-    short = OpenFile(os.open(tmp_path / "short", os.O_RDONLY | os.O_CLOEXEC))
-    response = Response(206, b"head", content_bytes=25, source=short, more=(b"one", (0, 10), b"two", (15, 10), b"end"))
-    outgoing = Outgoing(response, 0)
-    outcome = outgoing.advance(pair[0], may_block=True)
-    while outcome is Outcome.TURN:
-        outcome = outgoing.advance(pair[0], may_block=True)
-    assert outcome is Outcome.SHRANK
-    assert pair[1].recv(1000) == b"headone" + b"x" * 10 + b"two" + b"x" * 5
-
-
-def test_a_client_that_is_gone(file: OpenFile) -> None:
-    ours, theirs = socket.socketpair()
-    with ours:
-        theirs.close()
-        assert Outgoing(Response(206, b"head", source=file, more=((0, 1),)), 0).advance(ours) is Outcome.GONE
-        assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) in (0, errno.EPIPE)
-
-
-PARTS = st.lists(
-    st.one_of(st.binary(min_size=1, max_size=9), st.tuples(st.integers(0, 1000), st.integers(1, 200_000))), max_size=8
-)
-
-
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    wire=st.binary(min_size=1, max_size=50), count=st.integers(0, 300_000), more=PARTS, read=st.integers(1000, 99_999)
-)
-def test_nothing_is_lost_or_twice(
-    file: OpenFile, wire: bytes, count: int, more: list[bytes | tuple[int, int]], read: int
+def test_a_file_that_grew_is_sent_as_long_as_announced(
+    ends: tuple[socket.socket, socket.socket], file: Path, content: bytes
 ) -> None:
-    expected = wire + CONTENT[3 : 3 + count]
-    expected += b"".join(part if isinstance(part, bytes) else CONTENT[part[0] : sum(part)] for part in more)
-    response = Response(
-        206, wire, content_bytes=len(expected) - len(wire), source=file, offset=3, count=count, more=tuple(more)
-    )
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.setblocking(False)
-        outgoing = Outgoing(response, 0)
-        got, _ = everything(outgoing, ours, theirs, read)
-    assert got == expected
-    assert outgoing.sent == len(expected)
+    source = Plain(file)
+    with file.open("ab") as more:
+        more.write(b"more" * 1000)
+    data, _ = to_the_end(Outgoing(answer(HEAD, source, 0, len(content)), 0), *ends)
+    assert data == HEAD + content
+
+
+def test_a_client_that_is_gone(ends: tuple[socket.socket, socket.socket], file: Path, content: bytes) -> None:
+    ours, theirs = ends
+    for response in (answer(content), answer(HEAD, Plain(file), 0, len(content))):
+        theirs.close()
+        assert Outgoing(response, 0).advance(ours) is Outcome.GONE
+
+
+def test_a_client_that_resets_in_the_middle(
+    tcp: tuple[socket.socket, socket.socket], file: Path, content: bytes
+) -> None:
+    ours, client = tcp
+    outgoing = Outgoing(answer(HEAD, Plain(file), 0, len(content) * 1), 0)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    outgoing.advance(ours)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    outcomes = {outgoing.advance(ours) for _ in range(1000)}
+    assert Outcome.GONE in outcomes
+    assert Outcome.DONE not in outcomes
+
+
+def test_a_head_and_its_file_leave_in_one_segment(tcp: tuple[socket.socket, socket.socket], tmp_path: Path) -> None:
+    """MSG_MORE keeps the head back until the content comes (tcp(7), T-53); seen in the count of segments sent."""
+    ours, client = tcp
+    small = tmp_path / "small"
+    small.write_bytes(b"x" * 500)
+    before = segments_out(ours)
+    outgoing = Outgoing(answer(HEAD, Plain(small), 0, 500), 0)
+    assert outgoing.advance(ours) is Outcome.DONE
+    data = b""
+    while len(data) < len(HEAD) + 500:
+        data += client.recv(10_000)
+    assert segments_out(ours) - before == 1
+    assert SEND_MORE & socket.MSG_MORE
+    assert SEND & socket.MSG_NOSIGNAL
+
+
+def segments_out(connection: socket.socket) -> int:
+    """tcpi_data_segs_out of struct tcp_info (linux/tcp.h), at byte 156."""
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+    (count,) = struct.unpack_from("=I", info, 156)
+    return int(count)
+
+
+# -- the disk ---------------------------------------------------------------------------------------
+
+
+def evict(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(descriptor)
+
+
+def opened(path: Path) -> OpenFile:
+    root = Root(path.parent)
+    return OpenFile(root.open(b"/" + path.name.encode(), cached_only=False))
+
+
+def test_what_has_to_be_read_from_the_disk_is_said_and_then_sent(
+    ends: tuple[socket.socket, socket.socket], file: Path, content: bytes
+) -> None:
+    source = opened(file)
+    evict(file)
+    outgoing = Outgoing(answer(HEAD, source, 0, len(content)), 0)
+    first = outgoing.advance(ends[0])
+    if first is not Outcome.DISK:
+        pytest.skip("this file system keeps everything in memory")
+    assert read_now(ends[1]) == HEAD
+    assert outgoing.advance(ends[0]) is Outcome.DISK, "asking does not read"
+    data, said = to_the_end(outgoing, *ends)
+    assert HEAD + data == HEAD + content
+    assert Outcome.DISK not in said
+
+
+def test_what_is_in_memory_needs_no_follower(
+    ends: tuple[socket.socket, socket.socket], file: Path, content: bytes
+) -> None:
+    file.read_bytes()
+    source = opened(file)
+    if not source.in_memory(0, mmap.PAGESIZE):
+        pytest.skip("this file system does not tell")
+    outgoing = Outgoing(answer(HEAD, source, 0, len(content)), 0)
+    data = b""
+    for _ in range(100_000):
+        outcome = outgoing.advance(ends[0])
+        assert outcome is not Outcome.DISK
+        data += read_now(ends[1])
+        if outcome is Outcome.DONE:
+            break
+    assert data == HEAD + content
