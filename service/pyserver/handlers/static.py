@@ -74,6 +74,7 @@ class StaticSite:
             and request.method == b"GET"
             and _CONDITIONS.isdisjoint(request.fields)
             and b"%" not in request.path
+            and (entry.file is None or _is_true(entry))
         ):
             return entry.plain
         return self._full_way(request, lifecycle.connection_field(request.minor, keep))
@@ -111,7 +112,7 @@ class StaticSite:
         entry = self._cached(path)
         if entry is None and hidden(path, dot_files=self._dot_files):  # what is in the cache has been judged
             return self._error(404, request, connection)
-        if entry is not None and entry.looked_at == self.clock.second:
+        if entry is not None and entry.looked_at == self.clock.second and _is_true(entry):
             return self._answer(request, connection, entry)
         pending = Pending(self, request, connection, path, entry)
         return pending.finish() if pending.run_at_once() else pending
@@ -319,6 +320,16 @@ def _with_content(status: int, start: bytes, entry: Entry, span: ranges.Span, co
 
 
 # -- entries -----------------------------------------------------------------------------------
+
+
+def _is_true(entry: Entry) -> bool:
+    """Tell whether the validators of an entry are those of what would be sent.
+
+    Content in memory is what it was at the look. A file that is sent from its descriptor may have been written to
+    meanwhile, within the second: its new bytes under the old tag would get into somebody's half of the old file (T-30).
+    """
+    file = entry.file
+    return file is None or not (file.refresh() or file.stamp != entry.stamp)
 
 
 def _known(entry: Entry | None) -> Known | None:

@@ -663,6 +663,27 @@ def test_a_change_is_seen_in_the_next_second(visitor: Visitor, folder: Path, pat
     assert visitor.later().get(path).status == 301
 
 
+@pytest.mark.parametrize("lines", [(), (b"Range: bytes=5-",), (b"Range: bytes=0-0,-1",)], ids=["all", "rest", "parts"])
+def test_a_large_file_that_changes_within_the_second(visitor: Visitor, folder: Path, lines: tuple[bytes, ...]) -> None:
+    """T-30: what goes out from its descriptor is what is there now, so the old tag must not go with it."""
+    old = visitor.get(b"/large.bin")
+    tag = old.fields[b"ETag"]
+    if_range = (b"If-Range: " + tag,) if lines else ()
+    for _ in range(2):
+        assert visitor.get(b"/large.bin", *lines, *if_range).fields[b"ETag"] == tag
+    with (folder / "large.bin").open("r+b") as file:
+        file.write(b"changed in place")
+    for _ in range(2):
+        answer = visitor.get(b"/large.bin", *lines, *if_range)
+        assert (answer.status, answer.content[:16]) == (200, b"changed in place")
+        assert answer.fields[b"ETag"] != tag
+    for name in (b"If-Match: ", b"If-Unmodified-Since: "):
+        assert (
+            visitor.get(b"/large.bin", name + old.fields[b"ETag" if b"Match" in name else b"Last-Modified"]).status
+            == 412
+        )
+
+
 def test_a_file_that_grows_beyond_memory_and_back(visitor: Visitor, folder: Path) -> None:
     for size in (10, LARGE, 20, LARGE, 0):
         (folder / "page.html").write_bytes(b"x" * size)
