@@ -101,7 +101,7 @@ def _walk(site: Site) -> int:
         path = alias.path.encode()
         below = {page for page in pages if page.startswith(path)}  # the longest alias has it
         pages -= below
-        walk = survey(Root(alias.root), policy, sorted(page.removeprefix(path[:-1]) for page in below))
+        walk = survey(Root(alias.root, site.symlinks), policy, sorted(page.removeprefix(path[:-1]) for page in below))
         for line in walk.lines():
             _complain(line)
         files += walk.files

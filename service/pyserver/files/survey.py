@@ -199,7 +199,7 @@ class _Walk:
                 self._tell("closed", path, f"cannot be read: {_reason(error)}")
 
     def _about_link(self, target: bytes, error: OSError) -> str:
-        why = _LINK_ERRORS[error.errno or 0]
+        why = _LINK_ERRORS[error.errno or 0] or _NOT_FOLLOWED[self._root.links]
         if error.errno == errno.EXDEV and target.startswith(b"/") and self._root.holds(os.fsdecode(target)):
             why = "is absolute, so it is not followed although it ends in the root; make it relative"
         return f"is a link to {os.fsdecode(target)}, which {why}"
@@ -232,7 +232,12 @@ _LINK_ERRORS: Final = {
     errno.ENOENT: "is not there",
     errno.ENOTDIR: "is not there",
     errno.EXDEV: "lies outside of the root; copy the file, or write a [[site.alias]] for the folder",
-    errno.ELOOP: "is a ring of links, or of a kind that is not followed",
+    errno.ELOOP: "",  # it depends
+}
+_NOT_FOLLOWED: Final = {
+    "beneath": "is a ring of links",
+    "owner": 'is a ring, or some link on the way belongs to another user than its target, by symlinks = "owner"',
+    "none": 'is not followed by symlinks = "none"',
 }
 
 

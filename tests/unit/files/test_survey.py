@@ -8,7 +8,7 @@ import pytest
 from tests.unit.files.process import as_nobody, open_descriptors
 
 from pyserver import limits
-from pyserver.files.resolve import Root
+from pyserver.files.resolve import Links, Root
 from pyserver.files.survey import KINDS, Policy, Survey, survey
 
 
@@ -29,9 +29,11 @@ def www(tmp_path: Path) -> Path:
     return folder
 
 
-def walked(www: Path, *pages: bytes, dot_files: bool = False, precompressed: bool = True) -> Survey:
+def walked(
+    www: Path, *pages: bytes, links: Links = "beneath", dot_files: bool = False, precompressed: bool = True
+) -> Survey:
     before = open_descriptors()
-    root = Root(www)
+    root = Root(www, links)
     found = survey(root, Policy(dot_files=dot_files, precompressed=precompressed), pages)
     root.close()
     assert open_descriptors() == before
@@ -103,7 +105,7 @@ def test_a_device_is_told_and_not_opened(www: Path) -> None:
         ("/etc", "which lies outside of the root; copy the file, or write a [[site.alias]] for the folder"),
         ("gone", "which is not there"),
         ("index.html/x", "which is not there"),
-        ("ring", "which is a ring of links, or of a kind that is not followed"),
+        ("ring", "which is a ring of links"),
         ("{www}/index.html", "which is absolute, so it is not followed although it ends in the root; make it relative"),
         ("{www}", "which is absolute, so it is not followed although it ends in the root; make it relative"),
     ],
@@ -112,6 +114,19 @@ def test_links_that_lead_nowhere(www: Path, target: str, what: str) -> None:
     target = target.format(www=www)
     (www / "ring").symlink_to(target)
     assert told(www) == [f"ring: is a link to {target}, {what}"]
+
+
+def test_links_that_the_policy_does_not_follow(www: Path) -> None:
+    told = [line.removeprefix(f"{www}/") for line in walked(www, links="none").lines()]
+    assert told == [
+        'link.html: is a link to index.html, which is not followed by symlinks = "none"',
+        'other: is a link to assets, which is not followed by symlinks = "none"',
+    ]
+    if os.geteuid() == 0:
+        os.lchown(www / "link.html", 65534, 65534)
+        why = 'is a ring, or some link on the way belongs to another user than its target, by symlinks = "owner"'
+        expected = [f"{www}/link.html: is a link to index.html, which {why}"]
+        assert list(walked(www, links="owner").lines()) == expected
 
 
 @pytest.mark.parametrize("extension", ["zst", "br", "gz"])
