@@ -14,8 +14,12 @@ from pyserver.handlers.cache import FileCache
 from pyserver.handlers.static import StaticSite
 from pyserver.ipc.assignment import Origin
 from pyserver.ipc.stats import Tally
+from pyserver.limits import FILE_IN_MEMORY_MAX_BYTES
 from pyserver.worker.accesslog import AccessLog
 from pyserver.worker.connection import Connections, Job
+
+# Too large to be kept in memory.
+LARGE_BYTES = 3 * FILE_IN_MEMORY_MAX_BYTES
 
 LIMITS = Limits(head_deadline=10.0, keep_alive=60.0, send_stall=30.0, body_deadline=20.0)
 
@@ -40,7 +44,7 @@ class Hall:
         self.poll = select.epoll()
         self.log = log
         self.access = AccessLog(str(log), self.clock)
-        self.root = ColdRoot(site)
+        self.root = ColdRoot(str(site))
         self.connections = Connections(
             StaticSite(Site(str(site)), self.root, self.clock, FileCache(1 << 20, 100)),
             (Origin("http", socket.AF_UNIX),),
@@ -103,14 +107,15 @@ class Hall:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Path:
+def site(tmp_path: Path) -> Iterator[Path]:
     """A site with a page, a small and a large file."""
     root = tmp_path / "site"
     root.mkdir()
     (root / "index.html").write_bytes(b"<p>hello</p>")
     (root / "small.txt").write_bytes(b"small\n")
-    (root / "large.bin").write_bytes(bytes(range(256)) * 12_288)  # 3 MiB
-    return root
+    (root / "large.bin").write_bytes(bytes(range(256)) * (LARGE_BYTES // 256))
+    yield root
+    (root / "large.bin").unlink()  # pytest keeps the folders of three runs
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from tests.unit.worker.conftest import LIMITS, Hall
+from tests.unit.worker.conftest import LARGE_BYTES, LIMITS, Hall
 
 from pyserver.handlers.router import Handler
 from pyserver.limits import (
@@ -106,7 +106,7 @@ def test_pipelining_behind_a_large_file(hall: Hall, site: Path) -> None:
     """What waits behind an answer that does not fit into the socket is answered after it."""
     client = hall.client(LARGE + GET, buffer=4096)
     data = b""
-    while len(data) < (3 << 20):
+    while len(data) < (LARGE_BYTES):
         hall.turn()
         got = heard(client)
         assert got
@@ -363,21 +363,21 @@ def test_a_reader_that_takes_nothing_is_cut_off(hall: Hall) -> None:
     hall.wait(0.1 + LATE)
     assert not hall.connections.table
     assert hall.tally.deadlines == 1
-    assert len(heard(client)) < 3 << 20
+    assert len(heard(client)) < LARGE_BYTES
     assert " 200 " in hall.lines()[0], "what it got is in the log"
 
 
 def test_a_slow_reader_that_makes_progress_is_served_to_the_end(hall: Hall) -> None:
     client = hall.client(LARGE, buffer=4096)
     received = 0
-    while hall.connections.table and received < 3 << 20:
+    while hall.connections.table and received < LARGE_BYTES:
         hall.turn()
         received += len(heard(client, 2 * STALL_BYTES))
         hall.turn()
         hall.wait(LIMITS.send_stall * 0.4)
     hall.turn()
     received += len(heard(client))
-    assert received > 3 << 20
+    assert received > LARGE_BYTES
     assert hall.tally.deadlines == 0
 
 
@@ -492,7 +492,7 @@ def test_a_file_that_shrinks_while_it_is_sent_closes_the_connection(hall: Hall, 
         data += heard(client)
     finally:
         logging.getLogger("pyserver").removeHandler(handler)
-    assert len(data) < 3 << 20
+    assert len(data) < LARGE_BYTES
     assert is_closed(client), "never padded, and never another answer behind it"
     assert any(re.fullmatch(r"/large\.bin became shorter while it was sent, .*", message) for message in messages)
 
@@ -513,11 +513,11 @@ def test_a_drain_closes_idle_connections_and_finishes_the_others(hall: Hall) -> 
     (answer,) = answers(silent)
     assert (answer.status, answer.closes) == (200, True)
     received = b""
-    while len(received) < 3 << 20:
+    while len(received) < LARGE_BYTES:
         received += heard(busy)
         hall.turn()
     received += heard(busy)
-    assert len(Answer(received).content) == 3 << 20
+    assert len(Answer(received).content) == LARGE_BYTES
     assert not hall.connections.table
 
 
@@ -608,7 +608,7 @@ def test_an_answer_that_was_cut_off_is_logged_with_what_was_sent(hall: Hall) -> 
     (line,) = hall.lines()
     match = re.search(r'" 200 (\d+) "', line)
     assert match is not None
-    assert 0 <= int(match[1]) < 3 << 20
+    assert 0 <= int(match[1]) < LARGE_BYTES
 
 
 def test_status_classes(hall: Hall) -> None:

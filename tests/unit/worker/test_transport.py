@@ -34,9 +34,11 @@ def content() -> bytes:
 
 
 @pytest.fixture
-def file(tmp_path: Path, content: bytes) -> Path:
-    (tmp_path / "file").write_bytes(content)
-    return tmp_path / "file"
+def file(tmp_path: Path, content: bytes) -> Iterator[Path]:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    yield path
+    path.unlink()  # pytest keeps the folders of three runs
 
 
 @pytest.fixture
