@@ -214,7 +214,7 @@ DATES = st.one_of(st.none(), st.integers(NOW - 2, NOW + 2))
 SEPARATORS = st.sampled_from([b",", b", ", b" ,, ", b"\t,\t"])
 
 
-@settings(max_examples=1000)
+@settings(max_examples=1000, deadline=None)
 @given(
     if_match=LISTS,
     unmodified_since=DATES,

@@ -178,7 +178,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=2000)
+@settings(max_examples=2000, deadline=None)
 @given(VALUES, st.lists(st.sampled_from(OURS), unique=True))
 def test_as_the_model(value: bytes | None, available: list[bytes]) -> None:
     assert choose(value, available) == model(value, available)

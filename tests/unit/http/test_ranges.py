@@ -212,7 +212,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=1000)
+@settings(max_examples=1000, deadline=None)
 @given(VALUES, st.integers(0, 50), st.integers(0, 12))
 def test_as_the_model(value: bytes, size: int, part_bytes: int) -> None:
     assert resolve(value, size, part_bytes) == model(value, size, part_bytes)
