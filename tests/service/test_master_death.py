@@ -162,3 +162,15 @@ def test_killed_again_and_again_under_load(serve: Serve, listener: socket.socket
     assert sum(failure["client"] == "one-shot" for failure in load.failures) <= kills
     assert len(load.failures) <= kills * 3
     assert load.longest < 3
+
+
+def test_worker_that_is_full_notices_it_too(serve: Serve, listener: socket.socket) -> None:
+    """At its limit of open files a worker takes no messages; the end of its channel it must see all the same."""
+    server = serve(listeners=[("http", listener)], workers=1, nofile=192, settings={"server.drain": 0.5})
+    with server.clients(80, within=10) as busy:
+        for client in busy:
+            client.send(b"GET / HTTP/1.1\r\n")  # half a request, which has ten seconds to become a whole one
+        wait_until(lambda: server.look().filled_slots > 0)
+        with server.logs("the master is gone, draining"):
+            server.kill_master()
+            wait_until(lambda: not server.survivors(), within=4)

@@ -67,7 +67,7 @@ class Pool:
         self._done: deque[Job] = deque()  # jobs that were run; the one thing followers write
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._channel = self._end.fileno()
-        self._taking = True  # the channel is in the poll set
+        self._taking = True  # the channel is polled for messages, and not only for its end
         self._uncounted = 0  # connections taken out of the channel that the queue's ledger does not know of yet
         self._look_again_at = 0.0  # for idle connections, when it is not
         self._leave_by: float | None = None  # the master is gone: when we go too, at the latest
@@ -179,10 +179,11 @@ class Pool:
             connections.make_room()
             self._look_again_at = now + ROUND_S
         if connections.full and self._taking:
-            self._poll.unregister(self._channel)
+            # Of no events: its end, the master's death, is reported all the same (EPOLLHUP, epoll_ctl(2)).
+            self._poll.modify(self._channel, 0)
             self._taking = False
         elif not connections.full and not self._taking:
-            self._poll.register(self._channel, select.EPOLLIN)
+            self._poll.modify(self._channel, select.EPOLLIN)
             self._taking = True
 
     def _has_drained(self, now: float) -> bool:
