@@ -108,6 +108,29 @@ def _walk(site: Site) -> int:
     return files
 
 
+def explain(given: argparse.Namespace) -> int:
+    """Answer one request here, and print what was decided on the way."""
+    config = load(given.config, given.overrides)
+    for warning in config.warnings:
+        _complain(warning)
+    from pyserver.files.resolve import RootError  # noqa: PLC0415  as above
+    from pyserver.handlers.explain import explain as decide  # noqa: PLC0415
+
+    lines = [f"{given.method} {given.target} HTTP/1.1", *given.fields]
+    if not any(line.partition(":")[0].lower() == "host" for line in given.fields):
+        lines.insert(1, "Host: localhost")
+    try:
+        explained = decide(config, os.fsencode("\r\n".join([*lines, "", ""])))
+    except RootError as error:
+        _complain(str(error))
+        return EX_CONFIG
+    width = max(len(step.about) for step in explained.steps)
+    steps = [f"  {step.about:{width}}  {step.what}" for step in explained.steps]
+    for line in (*lines, "", *steps, "", *explained.head.decode("latin-1").split("\r\n")[:-2]):
+        print(printable(line))
+    return 0
+
+
 def status(given: argparse.Namespace) -> int:
     """Look once at the shared segment of a running server."""
     from pyserver.ipc import observe  # noqa: PLC0415  `check` does without
@@ -197,6 +220,17 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--no-walk", action="store_false", dest="walk", help=text)
 
     command = commands.add_parser(
+        "explain", help=_EXPLAIN, description=_sentence(_EXPLAIN), epilog=_EXPLAIN_MORE, **_AS_WRITTEN
+    )
+    command.set_defaults(run=explain, overrides=())
+    command.add_argument("method", metavar="METHOD", help="GET, HEAD or any other")
+    command.add_argument("target", metavar="TARGET", help="what is asked for: /path?query, or http://host/path?query")
+    text = "a field of the request, like 'Range: bytes=0-99'; may be repeated (without a Host it is localhost)"
+    command.add_argument("-H", metavar="FIELD", dest="fields", action="append", default=[], help=text)
+    _add_config(command, f"default: {DEFAULT_FILE}, if it exists and --root is not given")
+    command.add_argument("--root", metavar="DIR", help=FLAGS[0].help, action=_Note, default=argparse.SUPPRESS)
+
+    command = commands.add_parser(
         "status", help=_STATUS, description=_sentence(_STATUS), epilog=_STATUS_MORE, **_AS_WRITTEN
     )
     command.set_defaults(run=status)
@@ -226,6 +260,7 @@ _AS_WRITTEN: Final[dict[str, Any]] = {
 _PROGRAM: Final = "A web server for Linux that is of systemd: it serves a folder over HTTP/1.1."
 _SERVE: Final = "serve a folder, in the foreground"
 _CHECK: Final = "validate the configuration, look at the files, and change nothing"
+_EXPLAIN: Final = "answer one request here, and say why it is answered so"
 _STATUS: Final = "look once at a running server, also at a hung one"
 
 _EXIT_CODES: Final = """\
@@ -278,6 +313,18 @@ examples:
   pyserver check
   pyserver check --config ./pyserver.toml
   pyserver check --no-walk             the configuration alone
+
+{_EXIT_CODES}"""
+
+_EXPLAIN_MORE: Final = f"""\
+Nothing is sent anywhere, and no server needs to run: the configuration and the files are looked at as the server looks
+at them, with the rights of who runs this.
+
+examples:
+  pyserver explain GET /
+  pyserver explain GET http://example.org/old/page.html
+  pyserver explain HEAD /video.mp4 -H 'Range: bytes=0-99' -H 'If-Range: "abc"'
+  pyserver explain GET /.git/config --root /srv/www
 
 {_EXIT_CODES}"""
 

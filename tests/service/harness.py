@@ -68,6 +68,7 @@ class Server:
         self,
         root: Path,
         *,
+        config: Path | None = None,  # instead of the root
         bind: Sequence[str] = ("127.0.0.1:0",),
         listeners: Sequence[tuple[str, socket.socket]] = (),
         listen_pid: int | None = None,  # None: its own
@@ -87,7 +88,8 @@ class Server:
         self.may_complain = False  # about a Traceback in the log
         self._home = tempfile.TemporaryDirectory(prefix="pyserver-")  # short: it is part of a socket's address
         self._watchdog = watchdog
-        arguments = ["serve", "--root", str(root), "--workers", str(workers), "--threads", str(threads)]
+        arguments = ["serve", *(("--root", str(root)) if config is None else ("--config", str(config)))]
+        arguments += ["--workers", str(workers), "--threads", str(threads)]
         for address in bind:
             arguments += ["--bind", address]
         if access_log is not None:

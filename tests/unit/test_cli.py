@@ -125,6 +125,54 @@ def test_check_without_a_file_names_the_one_it_looked_for(capsys: pytest.Capture
     assert capsys.readouterr().err == expected
 
 
+# -- explain ----------------------------------------------------------------------------------------
+
+
+def test_explain_prints_the_request_the_decisions_and_the_head(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = file.parent.parent / "www/page.txt"
+    page.write_text("0123456789")
+    os.utime(page, (10**9, 10**9))
+    assert main(["explain", "GET", "/./page.txt", "-H", "Range: bytes=2-3", "--config", str(file)]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    asked, decided, answered = out.split("\n\n")
+    assert asked == "GET /./page.txt HTTP/1.1\nHost: localhost\nRange: bytes=2-3"
+    assert [line.split(maxsplit=1)[0] for line in decided.splitlines()] == [
+        "site",
+        "path",
+        "file",
+        "validators",
+        "range",
+    ]
+    assert decided.splitlines()[0] == f"  site        localhost: root {file.parent}/../www, for all other hosts"
+    assert decided.splitlines()[-1] == "  range       bytes=2-3: 2-3 of 10 bytes"
+    assert answered.startswith("HTTP/1.1 206 Partial Content\nServer: ")
+    assert "\nContent-Range: bytes 2-3/10\n" in answered
+
+
+def test_explain_of_what_is_no_request(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--root", str(file.parent), "-H", "host: a\x1b"]
+    assert main(["explain", "GET", "/", *arguments]) == 0
+    out, _ = capsys.readouterr()
+    assert out.startswith("GET / HTTP/1.1\nhost: a\\x1b\n\n  request  refused: ")
+    assert "\n\nHTTP/1.1 400 Bad Request\n" in out
+
+
+def test_explain_takes_bytes_that_are_not_utf_8(file: Path) -> None:
+    done = pyserver_("explain", "GET", b"/%FF\xff".decode("utf-8", "surrogateescape"), "--root", file.parent)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "HTTP/1.1 400 " in done.stdout
+
+
+def test_explain_where_nothing_can_be_served(file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def body() -> None:
+        forbid_openat2(errno.EPERM)
+        assert main(["explain", "GET", "/", "--config", str(file)]) == 78
+
+    in_child(body)
+    assert capfd.readouterr().err.startswith("a seccomp filter forbids openat2 (EPERM); ")
+
+
 # -- serve: how it is told what to do ----------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from pyserver.config import Limits, Site
 from pyserver.files.resolve import Root
 from pyserver.handlers.cache import FileCache
 from pyserver.handlers.static import LookAgain, Pending, StaticSite
+from pyserver.handlers.trace import Trace
 from pyserver.http.request import Request
 from pyserver.http.response import Response
 
@@ -63,8 +64,10 @@ class Router:
         return [look for site in self._sites for look in site.tidy()]
 
 
-def build(sites: Sequence[Site], limits: Limits, clock: Clock) -> Handler:
-    """Return what answers for `sites`: where there is one, itself."""
+def build(sites: Sequence[Site], limits: Limits, clock: Clock, trace: Trace | None = None) -> Handler:
+    """Return what answers for `sites`: where there is one, itself. What they decide, they tell `trace`."""
     cache = FileCache(limits.cache_bytes, limits.cache_entries)
     made = [(site.hosts, StaticSite(site, Root(site.root, site.symlinks), clock, cache.beside())) for site in sites]
+    for _, site in made:
+        site.trace = trace
     return made[0][1] if len(made) == 1 else Router(made)

@@ -10,6 +10,7 @@ All of it is called by the leader, one thread at a time, except Pending.run(): a
 disk only, and neither the site nor the cache.
 """
 
+import errno
 import secrets
 from collections.abc import Sequence
 from typing import Final
@@ -21,8 +22,9 @@ from pyserver.files.generation import Generations, View
 from pyserver.files.look import Found, Known, Look
 from pyserver.files.mediatypes import media_type
 from pyserver.files.policy import hidden
-from pyserver.files.resolve import OpenFile, Root, WouldBlock, status_for
+from pyserver.files.resolve import STATUS_FOR_ERRNO, OpenFile, Root, WouldBlock
 from pyserver.handlers.cache import Entry, FileCache
+from pyserver.handlers.trace import Trace
 from pyserver.http import conditional, lifecycle, multipart, ranges, target, validators
 from pyserver.http.dates import imf_fixdate
 from pyserver.http.errors import ProtocolError
@@ -44,9 +46,22 @@ _NS_PER_S: Final = 1_000_000_000
 class StaticSite:
     """The files below one root, as answers."""
 
-    __slots__ = ("_cache", "_cached", "_date", "_date_second", "_dot_files", "_generations", "clock", "index")
+    __slots__ = (
+        "_cache",
+        "_cached",
+        "_date",
+        "_date_second",
+        "_dot_files",
+        "_generations",
+        "clock",
+        "index",
+        "settings",
+        "trace",
+    )
 
     def __init__(self, settings: Site, root: Root, clock: Clock, cache: FileCache) -> None:
+        self.settings = settings
+        self.trace: Trace | None = None  # `pyserver explain` has one
         self._generations = Generations(root)
         self._dot_files = settings.dot_files == "allow"
         self.index = tuple(name.encode() for name in settings.index)
@@ -103,14 +118,23 @@ class StaticSite:
     # -- which file ----------------------------------------------------------------------------
 
     def _full_way(self, request: Request, connection: bytes) -> "Response | Pending":
+        trace = self.trace
+        if trace:
+            trace.site(self.settings, request)
         if request.method not in {b"GET", b"HEAD"}:
             return self._other_method(request, connection)
         try:
             path = target.clean(request.path)
         except ProtocolError as error:
+            if trace:
+                trace.no_path(error)
             return self._error(error.status, request, lifecycle.CLOSE if error.close else connection)
+        if trace:
+            trace.path(path)
         entry = self._cached(path)
         if entry is None and hidden(path, dot_files=self._dot_files):  # what is in the cache has been judged
+            if trace:
+                trace.hidden()
             return self._error(404, request, connection)
         if entry is not None and entry.looked_at == self.clock.second and _is_true(entry):
             return self._answer(request, connection, entry)
@@ -129,9 +153,13 @@ class StaticSite:
             return self._answer(request, connection, entry)
         self._cache.drop(path)
         if isinstance(found, Found):
+            if self.trace:
+                self.trace.folder()
             return self._redirect(path, request, connection)
         if isinstance(found, int):
-            return self._error(found, request, connection)
+            if self.trace:
+                self.trace.missing(found, self.settings.symlinks)
+            return self._error(STATUS_FOR_ERRNO.get(found, 500), request, connection)
         raise found
 
     def _close_unused(self) -> None:
@@ -141,11 +169,15 @@ class StaticSite:
 
     def _answer(self, request: Request, connection: bytes, entry: Entry) -> Response:
         """Decide in the order of RFC 9110 13.2.2. Only a request that would be 200 comes here (13.2.1)."""
-        fields, second = request.fields, self.clock.second
+        fields, second, trace = request.fields, self.clock.second, self.trace
+        if trace:
+            trace.file(entry)
         if _CONDITIONS.isdisjoint(fields):
             return self._whole(request, connection, entry)
 
         status = conditional.evaluate(fields, entry.etag, entry.modified, request.method, second)
+        if trace:
+            trace.conditions(request, status)
         if status == 304:
             return self._bare(304, entry.validators, connection)
         if status == 412:
@@ -162,10 +194,14 @@ class StaticSite:
         if validator is not None and not conditional.if_range_matches(
             validator, entry.etag, entry.modified, second, settled=entry.settled
         ):
+            if self.trace:
+                self.trace.changed(validator)
             return self._whole(request, connection, entry)
         value = fields[b"range"]
         part_bytes = multipart.part_bytes(entry.size, entry.media_type) if b"," in value else 0
         spans = ranges.resolve(value, entry.size, part_bytes)
+        if self.trace:
+            self.trace.spans(value, spans, entry.size)
         if spans is None:
             return self._whole(request, connection, entry)
         if spans is ranges.UNSATISFIABLE:
@@ -175,6 +211,8 @@ class StaticSite:
         return self._parts(connection, entry, spans)
 
     def _other_method(self, request: Request, connection: bytes) -> Response:
+        if self.trace:
+            self.trace.method(request.method)
         if request.method == b"OPTIONS":  # of "*" too (RFC 9110 9.3.7): all files allow the same
             return self._bare(204, _ALLOW, connection)
         if request.method in _KNOWN_ELSEWHERE:
@@ -252,7 +290,7 @@ class Pending:
         self.path = path
         self.entry = entry  # what the cache held
         self.view = site.view()  # one generation for all of the answer
-        self.outcome: Found | int | Exception = 500  # what is there, or a status that tells why not, or a bug of ours
+        self.outcome: Found | int | Exception = errno.EIO  # what is there, or the errno why not, or a bug of ours
 
     def run_at_once(self) -> bool:
         """Look without waiting; return whether that was possible."""
@@ -261,7 +299,7 @@ class Pending:
         except WouldBlock:
             return False
         except OSError as error:
-            self.outcome = status_for(error)
+            self.outcome = error.errno or errno.EIO
         return True
 
     def run(self) -> None:
@@ -269,7 +307,7 @@ class Pending:
         try:
             self.outcome = self._look(cached_only=False)
         except OSError as error:
-            self.outcome = status_for(error)
+            self.outcome = error.errno or errno.EIO
         except Exception as bug:  # noqa: BLE001  # finish() raises it, where it is logged and answered
             self.outcome = bug
 

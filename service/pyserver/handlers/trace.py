@@ -1,0 +1,118 @@
+"""What was decided about one request, in words, for `pyserver explain`.
+
+Owns:    the words: one method for each decision that handlers take.
+Never:   decides, or looks at anything but what it is told. In service there is none: StaticSite.trace is None.
+Used by: handlers.static (tells), handlers.explain (reads).
+"""
+
+import errno
+import os
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from pyserver.config import Site
+from pyserver.handlers.cache import Entry
+from pyserver.http.dates import imf_fixdate
+from pyserver.http.ranges import Span, Unsatisfiable
+from pyserver.http.request import Request
+
+
+class Step(NamedTuple):
+    """One decision."""
+
+    about: str
+    what: str
+
+
+# In the order of RFC 9110 13.2.2.
+_PRECONDITIONS: Final = (b"if-match", b"if-unmodified-since", b"if-none-match", b"if-modified-since")
+
+_WHY: Final = {
+    errno.EXDEV: "leads out of the root",
+    errno.ELOOP: "a ring of links, or a link that is not followed",
+}
+
+
+class Trace:
+    """The decisions about one request, in their order."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+
+    def _note(self, about: str, what: str) -> None:
+        self.steps.append(Step(about, what))
+
+    # -- which file
+
+    def refused(self, why: Exception) -> None:
+        """These bytes are no request."""
+        self._note("request", f"refused: {why}")
+
+    def site(self, site: Site, request: Request) -> None:
+        """This site was asked."""
+        host = _shown(request.host) or "no host"
+        self._note("site", f"{host}: root {site.root}, for {', '.join(site.hosts) or 'all other hosts'}")
+
+    def method(self, method: bytes) -> None:
+        """No file answers this method."""
+        self._note("method", f"{_shown(method)} is not for files")
+
+    def path(self, path: bytes) -> None:
+        """This is the path, decoded and cleaned: rules and files are looked up by it."""
+        self._note("path", _shown(path))
+
+    def no_path(self, why: Exception) -> None:
+        """The path cannot be decoded, or may not be."""
+        self._note("path", f"refused: {why}")
+
+    def hidden(self) -> None:
+        """The path is nobody's business."""
+        self._note("hidden", "yes: begins with a dot, or looks like a backup")
+
+    def missing(self, number: int, links: str) -> None:
+        """Nothing could be opened, for this errno."""
+        why = _WHY.get(number, os.strerror(number).lower())
+        self._note("file", f"none: {why} (symlinks = {links})" if number in _WHY else f"none: {why}")
+
+    def folder(self) -> None:
+        """The path names a folder with an index, and lacks the slash."""
+        self._note("file", "a folder with an index, which needs a slash at its end")
+
+    def file(self, entry: Entry) -> None:
+        """This file was opened, and by these validators a client can tell whether it has it."""
+        self._note("file", f"{_shown(entry.name)}, {entry.size} bytes, {_shown(entry.media_type)}")
+        tag = "no tag" if entry.etag is None else f"tag {_shown(entry.etag)}"
+        date = "no date" if entry.modified is None else f"modified {_shown(imf_fixdate(entry.modified))}"
+        self._note("validators", f"{tag}, {date}")
+
+    # -- which answer
+
+    def conditions(self, request: Request, status: int) -> None:
+        """The preconditions, all together, came to this status."""
+        sent = [name for name in _PRECONDITIONS if name in request.fields]
+        if sent:
+            said = ", ".join(f"{_shown(name)}: {_shown(request.fields[name])}" for name in sent)
+            self._note("preconditions", f"{said}: {_CAME_TO.get(status, str(status))}")
+        if b"range" in request.fields and request.method != b"GET":
+            self._note("range", f"ignored, {_shown(request.method)} has none")
+
+    def changed(self, validator: bytes) -> None:
+        """If-Range names something else than what is here."""
+        self._note("range", f"ignored, if-range: {_shown(validator)} is not what is here")
+
+    def spans(self, value: bytes, spans: Sequence[Span] | Unsatisfiable | None, size: int) -> None:
+        """A Range came to these spans, or cannot be satisfied, or is ignored: None."""
+        if spans is None:
+            what = "ignored, malformed or not worth it"
+        elif isinstance(spans, Unsatisfiable):
+            what = f"nothing of {size} bytes"
+        else:
+            what = f"{', '.join(f'{first}-{end - 1}' for first, end in spans)} of {size} bytes"
+        self._note("range", f"{_shown(value)}: {what}")
+
+
+_CAME_TO: Final = {304: "the client has it", 412: "not what it wants", 200: "met"}
+
+
+def _shown(text: bytes) -> str:
+    return text.decode("utf-8", "surrogateescape")

@@ -1,0 +1,65 @@
+"""That it is what the server answers is in tests/service/test_explain.py."""
+
+import os
+from pathlib import Path
+
+import pytest
+from tests.unit.files.process import open_descriptors
+
+from pyserver.config import Config, Site
+from pyserver.files.resolve import RootError
+from pyserver.handlers.explain import explain
+
+
+def steps(config: Config, target: str, *fields: str) -> list[tuple[str, str]]:
+    lines = (f"GET {target} HTTP/1.1", *fields, "", "")
+    return [(step.about, step.what) for step in explain(config, "\r\n".join(lines).encode()).steps]
+
+
+@pytest.fixture
+def www(tmp_path: Path) -> Path:
+    (tmp_path / "www").mkdir()
+    (tmp_path / "www/page.txt").write_text("0123456789")
+    os.utime(tmp_path / "www/page.txt", (10**9, 10**9))
+    return tmp_path / "www"
+
+
+@pytest.fixture
+def config(www: Path) -> Config:
+    return Config(sites=(Site(str(www), hosts=("a.example", "*.a.example")), Site(str(www.parent))))
+
+
+def test_each_decision_in_its_order(config: Config, www: Path) -> None:
+    found = steps(config, "/%70age.txt", "Host: www.a.example", "If-Match: *", "Range: bytes=9-")
+    assert found[:3] == [
+        ("site", f"www.a.example: root {www}, for a.example, *.a.example"),
+        ("path", "/page.txt"),
+        ("file", "/page.txt, 10 bytes, text/plain; charset=utf-8"),
+    ]
+    assert found[3][0] == "validators"
+    assert found[4:] == [
+        ("preconditions", "if-match: *: met"),
+        ("range", "bytes=9-: 9-9 of 10 bytes"),
+    ]
+
+
+def test_the_default_site(config: Config, www: Path) -> None:
+    assert steps(config, "/", "Host: other")[0] == ("site", f"other: root {www.parent}, for all other hosts")
+
+
+def test_why_there_is_no_file(config: Config, www: Path) -> None:
+    (www.parent / "out").symlink_to("/etc/passwd")
+    assert steps(config, "/out", "Host: b")[-1] == ("file", "none: leads out of the root (symlinks = beneath)")
+    assert steps(config, "/no", "Host: b")[-1] == ("file", "none: no such file or directory")
+
+
+def test_nothing_stays_open(config: Config, www: Path) -> None:
+    (www / "large").write_bytes(bytes(1_000_000))
+    before = open_descriptors()
+    assert steps(config, "/large", "Host: a.example")[2][0] == "file"
+    assert open_descriptors() == before
+
+
+def test_a_root_that_cannot_be_served(www: Path) -> None:
+    with pytest.raises(RootError):
+        explain(Config(sites=(Site(str(www / "gone")),)), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
