@@ -233,7 +233,7 @@ class FieldRule:
     )
     set: Mapping[str, str] = _option(
         FIELDS,
-        "Names and values of the fields; not those that the server has to make itself.",
+        "Names and values of the fields, but for those that the server makes itself; an empty value takes one away.",
         default=_REQUIRED,
     )
 
@@ -418,11 +418,6 @@ class Config:
     listen: tuple[Address, ...] = DEFAULT_LISTEN
     files: tuple[str, ...] = ()  # what was read, in this order
     warnings: tuple[str, ...] = ()  # each one line
-
-    @property
-    def default_site(self) -> Site:
-        """The site for hosts that no site names."""
-        return next((site for site in self.sites if not site.hosts), self.sites[0])
 
     def worker_count(self) -> int:
         """Return how many workers to run; "auto" counts the cores that this process may use."""

@@ -88,12 +88,3 @@ def test_auto_counts_only_cores_that_may_be_used() -> None:
 
 def test_a_number_is_taken_as_it_is() -> None:
     assert Config(sites=(Site("/"),), server=Server(workers=7)).worker_count() == 7
-
-
-# -- the site for all other hosts ------------------------------------------------------------------
-
-
-def test_the_default_site_is_the_one_without_hosts_or_else_the_first() -> None:
-    first, second, other = Site("/", hosts=("a.org",)), Site("/", hosts=("b.org",)), Site("/")
-    assert Config(sites=(first, other, second)).default_site is other
-    assert Config(sites=(first, second)).default_site is first
