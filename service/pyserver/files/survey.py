@@ -13,7 +13,6 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from itertools import islice
 from typing import Final, NamedTuple, TypeAlias
 
@@ -129,13 +128,12 @@ class _Walk:
             folder = self._waiting.pop()
             try:
                 fd = self._root.open(folder, cached_only=False)
+                try:
+                    self._look_into(folder, fd)
+                finally:
+                    os.close(fd)
             except OSError as error:
                 self._tell("closed", folder, f"cannot be looked into: {_reason(error)}")
-                continue
-            try:
-                self._look_into(folder, fd)
-            finally:
-                os.close(fd)
 
     def _look_into(self, folder: bytes, fd: int) -> None:
         room = limits.SURVEY_FILES_MAX - self.files
@@ -145,16 +143,19 @@ class _Walk:
         self.files += min(len(entries), room)
         inner = []
         for name, entry in sorted(islice(entries.items(), room)):
-            with suppress(FileNotFoundError):  # deleted meanwhile
-                path = folder + name
-                if not self._served(path, name, entry):
-                    continue
-                self._judge_name(path, name)
-                if entry.is_dir(follow_symlinks=False):
-                    inner.append(path + b"/")
-                else:
-                    self._judge(path, entry, fd)
-                    self._judge_variant(path, name, entries)
+            path = folder + name
+            try:
+                if self._served(path, name, entry):
+                    self._judge_name(path, name)
+                    if entry.is_dir(follow_symlinks=False):
+                        inner.append(path + b"/")
+                    else:
+                        self._judge(path, entry, fd)
+                        self._judge_variant(path, name, entries)
+            except FileNotFoundError:
+                continue  # deleted meanwhile
+            except OSError as error:
+                self._tell("closed", path, f"cannot be looked at: {_reason(error)}")
         self._judge_twins(folder, entries)
         self._waiting.extend(reversed(inner))
 
