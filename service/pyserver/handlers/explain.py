@@ -44,7 +44,7 @@ def explain(config: Config, head: bytes) -> Explanation:
         date = imf_fixdate(clock.second)
         return Explanation(trace.steps, error_response(error.status, date=date, connection=lifecycle.CLOSE))
     answer = sites.respond(request, lifecycle.persistence(request, False))
-    if isinstance(answer, Pending):
+    while isinstance(answer, Pending):
         answer.run()
         answer = answer.finish()
     return Explanation(trace.steps, answer)
