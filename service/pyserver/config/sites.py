@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from pyserver.config.errors import literal
-from pyserver.config.options import IN_SITE, LISTS, Redirect, Site, options_of
+from pyserver.config.options import IN_SITE, LISTS, Site, options_of
 from pyserver.config.sources import Item, Setting
 
 
@@ -35,7 +35,7 @@ def _site(item: Item) -> Site:
     site = Site(**_values("site", item), **lists)
     _check_twice(item.lists.get("alias", []), "path")
     _check_twice(item.lists.get("redirect", []), "from")
-    _check_redirects(item.lists.get("redirect", []), site.redirects)
+    _check_redirects(item.lists.get("redirect", []), site)
     return site
 
 
@@ -84,8 +84,8 @@ _HOPS_MAX: Final = 20
 _ANY: Final = "\0"
 
 
-def _check_redirects(items: Sequence[Item], redirects: Sequence[Redirect]) -> None:
-    for item, redirect in zip(items, redirects, strict=True):
+def _check_redirects(items: Sequence[Item], site: Site) -> None:
+    for item, redirect in zip(items, site.redirects, strict=True):
         to = item.settings["to"]
         if redirect.to.endswith("*") and not redirect.source.endswith("*"):
             what = f'to {literal(redirect.to)} ends with "*", and from {literal(redirect.source)} does not'
@@ -93,18 +93,18 @@ def _check_redirects(items: Sequence[Item], redirects: Sequence[Redirect]) -> No
         path: str | None = redirect.source.replace("*", _ANY)
         hops = 0
         while path is not None and hops < _HOPS_MAX:
-            path, hops = _next(path, redirects), hops + 1
+            path, hops = _next(path, site), hops + 1
         if path is not None:
             what = f"redirect from {literal(redirect.source)} to {literal(redirect.to)} leads back to itself"
             raise to.error(what, "write an address that is not redirected")
 
 
-def _next(path: str, redirects: Sequence[Redirect]) -> str | None:
+def _next(path: str, site: Site) -> str | None:
     """Return the path that `path` is redirected to; None: it is not, or to somewhere else."""
-    for redirect in redirects:
+    for redirect in site.redirects:
         below = redirect.source.removesuffix("*")
         if path == redirect.source or (below != redirect.source and path.startswith(below)):
             to = urllib.parse.unquote(redirect.to.partition("#")[0].partition("?")[0])
             to = to[:-1] + path.removeprefix(below) if to.endswith("*") else to
             return to if to.startswith("/") else None
-    return None
+    return path.removesuffix(".html") if site.clean_urls and path.endswith(".html") else None

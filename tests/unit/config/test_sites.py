@@ -99,3 +99,12 @@ def test_redirects_that_end(pairs: list[tuple[str, str]]) -> None:
 def test_redirects_that_never_end(pairs: list[tuple[str, str]]) -> None:
     with pytest.raises(ConfigError, match="leads back to itself"):
         build([redirects(*pairs)])
+
+
+def test_a_redirect_against_clean_urls_never_ends() -> None:
+    made = redirects(("/a", "/a.html"))
+    assert build([made])
+    clean = item("site", made.lists, root="/", clean_urls=True)
+    with pytest.raises(ConfigError, match="leads back to itself"):
+        build([clean])
+    assert build([item("site", redirects(("/a.html", "/b"), ("/c", "/d.html")).lists, root="/", clean_urls=True)])
