@@ -61,6 +61,9 @@ BATCH_MAX: Final = 16
 # Rest after the kernel said EMFILE or ENFILE at accept: long enough not to spin, short enough not to be seen.
 ACCEPT_PAUSE_S: Final = 0.1
 
+# Such rests are told in the log, and then not again for so long.
+PAUSE_TOLD_EVERY_S: Final = 10.0
+
 # Descriptors that a worker keeps free for files, logs and its own needs; connections get the rest.
 WORKER_RESERVED_DESCRIPTORS: Final = 96
 

@@ -17,7 +17,7 @@ from typing import Final
 from pyserver.ipc.channel import Channel, Full, Kind, Message
 from pyserver.ipc.queue import Queue
 from pyserver.ipc.semaphores import Stuck
-from pyserver.limits import ACCEPT_PAUSE_S, ACCEPT_ROUNDS, BATCH_MAX
+from pyserver.limits import ACCEPT_PAUSE_S, ACCEPT_ROUNDS, BATCH_MAX, PAUSE_TOLD_EVERY_S
 from pyserver.master.balancer import share
 from pyserver.master.listeners import Listener
 
@@ -65,6 +65,7 @@ class Acceptor:
         self._held: list[tuple[list[int], Message]] = []  # accepted, and no channel had room
         # Given back to the process while accept() finds no descriptor, so that it can still act (T-52).
         self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._tell_at = 0.0  # when a pause is worth a line in the log again
         self.pauses = 0
         self.saturations = 0
 
@@ -220,7 +221,13 @@ class Acceptor:
         """Rest for a moment; the clients wait in the backlog."""
         if not self._resume_at:
             self.pauses += 1
-            log.warning("no descriptor for a client (%s), accepting again in %.1f s", error.strerror, ACCEPT_PAUSE_S)
+            now = time.monotonic()
+            if now >= self._tell_at:  # it can go on for hours, ten times a second
+                self._tell_at = now + PAUSE_TOLD_EVERY_S
+                log.warning(
+                    "no descriptor for a client (%s), accepting again in %.1f s (pause %d)",
+                    error.strerror, ACCEPT_PAUSE_S, self.pauses,
+                )  # fmt: skip
         if self._spare >= 0:
             os.close(self._spare)
             self._spare = -1

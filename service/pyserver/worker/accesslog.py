@@ -45,22 +45,24 @@ def stamp(second: int) -> bytes:
 class Batch:
     """Lines on their way to the file; written by any thread."""
 
-    __slots__ = ("_fd", "_lines", "lost", "why")
+    __slots__ = ("_fd", "_lines", "cut", "lost", "why")
 
     def __init__(self, fd: int, lines: list[bytes]) -> None:
         self._fd = fd
         self._lines = lines
         self.lost = 0
+        self.cut = False  # the file ends within a line
         self.why = ""
 
     def write(self) -> None:
         """Write all of it: one call, on a file opened for appending, stays in one piece among other workers'."""
-        data = memoryview(b"".join(self._lines))
+        data, written = b"".join(self._lines), 0
         try:
-            while data:
-                data = data[os.write(self._fd, data) :]
+            while written < len(data):
+                written += os.write(self._fd, memoryview(data)[written:])
         except OSError as error:
-            self.lost = bytes(data).count(b"\n")
+            self.lost = data.count(b"\n", written)
+            self.cut = not data[:written].endswith(b"\n") and written > 0
             self.why = error.strerror or str(error)
 
 
@@ -77,6 +79,7 @@ class AccessLog:
         self._stamp = b""
         self._under_way: Batch | None = None  # a follower's
         self._ailing = False
+        self._cut = False
         self.dropped = 0
         self._fd = self._open()
 
@@ -124,6 +127,8 @@ class AccessLog:
         elif self._ailing and not batch.lost:
             log.warning("%s can be written again, %d lines were dropped so far", self._path, self.dropped)
         self._ailing = batch.lost > 0
+        # A disk that fills up takes part of a line. What comes next begins a line of its own.
+        self._cut = batch.cut or (self._cut and self._ailing)
 
     def reopen(self) -> None:
         """Open the file by its name again, after it was moved away (logrotate); keep the old one if that fails."""
@@ -136,6 +141,7 @@ class AccessLog:
             batch = self._batch()
             batch.write()
             self.written(batch)
+        self._cut = False
         # A batch under way has the old number: the file behind it changes, the number does not.
         if fresh != self._fd:
             os.dup2(fresh, self._fd, inheritable=False)
@@ -152,6 +158,8 @@ class AccessLog:
 
     def _batch(self) -> Batch:
         lines, self._lines, self._bytes = self._lines, [], 0
+        if self._cut:
+            lines.insert(0, b"\n")
         return Batch(self._fd, lines)
 
     def _open(self) -> int:

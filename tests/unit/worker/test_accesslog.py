@@ -3,6 +3,7 @@
 import locale
 import logging
 import os
+import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -262,6 +263,23 @@ def test_when_it_can_be_written_again_that_is_told(tmp_path: Path, clock: Clock,
     assert heard.messages == [f"{path} can be written again, 1 lines were dropped so far"]
     assert path.read_bytes().startswith(b"b ")
     log.close()
+
+
+def test_a_line_that_the_disk_cut_is_not_joined_by_the_next(log: AccessLog, tmp_path: Path) -> None:
+    """The disk fills up in the middle of a line, as a limit of the file's size does here."""
+    log.record(b"cut", HEAD, 200, 0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, hard))  # Python ignores SIGXFSZ: write(2) says EFBIG
+    try:
+        written(log)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    for peer in (b"next", b"last"):
+        log.record(peer, HEAD, 200, 0)
+        written(log)
+    (path,) = tmp_path.iterdir()
+    cut, following, last = path.read_bytes().splitlines()
+    assert (len(cut), following[:5], last[:5]) == (20, b"next ", b"last ")
 
 
 def test_lines_beyond_what_may_wait_are_dropped_and_counted(log: AccessLog) -> None:
