@@ -104,7 +104,7 @@ def served(raw: bytes) -> None:
     except ProtocolError:
         return
     answer = SITE.respond(request, True)
-    if isinstance(answer, Pending):
+    while isinstance(answer, Pending):
         answer.run()
         answer = answer.finish()
     assert answer.status in STATUSES, answer.status

@@ -1,4 +1,4 @@
-"""Look at what a path of the site names: the file, the index of a folder, or a folder that wants its slash.
+"""Look at what a path names: a file, the index of a folder, or what should be asked for instead.
 
 Owns:    the descriptors it opens, until they are handed over in Found or closed with their last reference.
 Never:   knows HTTP or a cache; keeps a name that it has not opened.
@@ -11,11 +11,15 @@ import os
 from typing import Final, NamedTuple
 
 from pyserver import limits
+from pyserver.files.policy import hidden
 from pyserver.files.resolve import OpenFile, Root, status_for
 
 # A file that changed between our looking at it and our having read it is read again, so often. Then it is 503: it
 # changes faster than it can be read.
 _READ_TRIES: Final = 3
+
+# What a clean URL leaves out.
+_PAGE: Final = b".html"
 
 
 class Known(NamedTuple):
@@ -26,9 +30,9 @@ class Known(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a path names: a regular file, or, without `file`, a folder with an index, named without its slash."""
+    """What a path names: a regular file; or, without `file`, another path by which it should be asked for."""
 
-    name: bytes
+    name: bytes  # of the file, or that path
     file: OpenFile | None
     content: bytes | None  # None: as Known, or too large for memory
 
@@ -36,13 +40,16 @@ class Found(NamedTuple):
 class Look:
     """One look at the disk, with all that is needed for it, so that it can be repeated by another thread."""
 
-    __slots__ = ("_index", "_known", "_path", "_root")
+    __slots__ = ("_clean", "_index", "_known", "_path", "_root")
 
-    def __init__(self, root: Root, path: bytes, index: tuple[bytes, ...], known: Known | None) -> None:
+    def __init__(
+        self, root: Root, path: bytes, index: tuple[bytes, ...], known: Known | None, *, clean: bool = False
+    ) -> None:
         self._root = root
         self._path = path
         self._index = index
         self._known = known
+        self._clean = clean  # URLs: /a.html is /a
 
     def take(self, *, cached_only: bool) -> Found:
         """Open, describe, and read what is small and not known."""
@@ -57,11 +64,19 @@ class Look:
             # A folder that may be searched but not read (mode 0711) has its pages all the same.
             if self._find_index(self._path + b"/", cached_only=cached_only) is None:
                 raise
-            return Found(self._path, None, None)
+            return Found(self._path + b"/", None, None)
+        except FileNotFoundError:
+            page = self._find_page(cached_only=cached_only) if self._clean else None
+            if page is None:
+                raise
+            return self._read(self._path + _PAGE, page, cached_only=cached_only)
         if file.is_regular:
+            cleaner = self._find_cleaner(cached_only=cached_only) if self._clean else None
+            if cleaner is not None:
+                return Found(cleaner, None, None)
             return self._read(self._path, file, cached_only=cached_only)
         if file.is_directory and self._find_index(self._path + b"/", cached_only=cached_only) is not None:
-            return Found(self._path, None, None)
+            return Found(self._path + b"/", None, None)
         raise _not_found(self._path)  # a folder without an index, a FIFO, a device: nothing that we serve
 
     def _find_index(self, folder: bytes, *, cached_only: bool) -> tuple[bytes, OpenFile] | None:
@@ -75,6 +90,35 @@ class Look:
                 continue
             if file.is_regular:
                 return folder + index, file
+        return None
+
+    def _find_page(self, *, cached_only: bool) -> OpenFile | None:
+        """Open the page that is meant by a path under which nothing is."""
+        try:
+            file = OpenFile(self._root.open(self._path + _PAGE, cached_only=cached_only))
+        except OSError as error:
+            if status_for(error) != 404:
+                raise
+            return None
+        return file if file.is_regular else None
+
+    def _find_cleaner(self, *, cached_only: bool) -> bytes | None:
+        """Return the path by which the file that was found should be asked for; None: by its own."""
+        folder, slash, name = self._path.rpartition(b"/")
+        if name in self._index:
+            index = self._find_index(folder + slash, cached_only=cached_only)
+            if index is not None and index[0] == self._path:
+                return folder + slash
+        cleaner = self._path.removesuffix(_PAGE)
+        # What nobody may ask for (a page called x.bak.html) has no cleaner path, and neither has ".html".
+        if cleaner == self._path or cleaner.endswith(b"/") or hidden(cleaner, dot_files=True):
+            return None
+        try:
+            OpenFile(self._root.open(cleaner, cached_only=cached_only))
+        except FileNotFoundError:
+            return cleaner
+        except OSError:  # something is there
+            return None
         return None
 
     def _read(self, name: bytes, file: OpenFile, *, cached_only: bool) -> Found:

@@ -21,6 +21,7 @@ class Entry:
     """One representation, as it was when it was last looked at. Only the leader changes it (handlers.static)."""
 
     __slots__ = (
+        "added",
         "changed_at",
         "content",
         "etag",
@@ -36,6 +37,7 @@ class Entry:
         "settled",
         "size",
         "stamp",
+        "unchanged",
         "validators",
     )
 
@@ -55,6 +57,8 @@ class Entry:
         self.etag: bytes | None = None
         self.modified: int | None = None  # Last-Modified, seconds since the epoch; None: the file has no credible time
         self.validators = b""  # the field lines of both
+        self.added = b""  # the field lines that the site adds for its name (handlers.rules)
+        self.unchanged = b""  # all field lines of a 304
         self.fields = b""  # all field lines of a 200 that depend on the file alone, but for Content-Length
 
     def keep_content(self, content: bytes, second: int) -> None:

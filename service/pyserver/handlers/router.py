@@ -67,7 +67,12 @@ class Router:
 def build(sites: Sequence[Site], limits: Limits, clock: Clock, trace: Trace | None = None) -> Handler:
     """Return what answers for `sites`: where there is one, itself. What they decide, they tell `trace`."""
     cache = FileCache(limits.cache_bytes, limits.cache_entries)
-    made = [(site.hosts, StaticSite(site, Root(site.root, site.symlinks), clock, cache.beside())) for site in sites]
+    made = [(site.hosts, _site(site, clock, cache.beside())) for site in sites]
     for _, site in made:
         site.trace = trace
     return made[0][1] if len(made) == 1 else Router(made)
+
+
+def _site(site: Site, clock: Clock, cache: FileCache) -> StaticSite:
+    aliases = [(alias.path, Root(alias.root, site.symlinks)) for alias in site.aliases]
+    return StaticSite(site, Root(site.root, site.symlinks), clock, cache, aliases)

@@ -13,32 +13,42 @@ disk only, and neither the site nor the cache.
 import errno
 import secrets
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from pyserver import limits
 from pyserver.clock import Clock
 from pyserver.config import Site
-from pyserver.files.generation import Generations, View
+from pyserver.files.generation import View
 from pyserver.files.look import Found, Known, Look
 from pyserver.files.mediatypes import media_type
 from pyserver.files.policy import hidden
 from pyserver.files.resolve import STATUS_FOR_ERRNO, OpenFile, Root, WouldBlock
 from pyserver.handlers.cache import Entry, FileCache
+from pyserver.handlers.redirects import Redirects
+from pyserver.handlers.rules import Lines, Rules
 from pyserver.handlers.trace import Trace
-from pyserver.http import conditional, lifecycle, multipart, ranges, target, validators
+from pyserver.handlers.trees import Tree, Trees
+from pyserver.http import conditional, cors, lifecycle, multipart, ranges, target, validators
 from pyserver.http.dates import imf_fixdate
 from pyserver.http.errors import ProtocolError
+from pyserver.http.headers import field
 from pyserver.http.request import Request
 from pyserver.http.response import Response, error_response, head
 
-# RFC 9110 9.1: a method that is known and not for files is 405 with Allow (15.5.6), any other is 501 (15.6.2).
-_KNOWN_ELSEWHERE: Final = frozenset((b"POST", b"PUT", b"DELETE", b"PATCH", b"TRACE", b"CONNECT"))
+# RFC 9110 9.1: a method that is known and not for files is 405 with Allow (15.5.6), any other is 501 (15.6.2). To those
+# that ask for something at the path, the server can say that it moved (15.4: 307 and 308 keep the method).
+_SERVED: Final = frozenset((b"GET", b"HEAD"))
+_OF_A_PATH: Final = _SERVED | {b"POST", b"PUT", b"DELETE", b"PATCH"}
+_KNOWN_ELSEWHERE: Final = frozenset((b"TRACE", b"CONNECT"))
 _ALLOW: Final = b"Allow: GET, HEAD, OPTIONS\r\n"
 
 # The fields that can turn the plain 200 into something else (RFC 9110 13.1, 14.2).
 _CONDITIONS: Final = frozenset(
     (b"if-match", b"if-unmodified-since", b"if-none-match", b"if-modified-since", b"range", b"if-range")
 )
+
+# In the cache, before the path of a page that was not asked for: no path of a request begins so.
+_UNASKED: Final = b"\0"
 
 _NS_PER_S: Final = 1_000_000_000
 
@@ -51,20 +61,37 @@ class StaticSite:
         "_cached",
         "_date",
         "_date_second",
+        "_decisive",
         "_dot_files",
-        "_generations",
+        "_error_pages",
+        "_fallback",
+        "_origins",
+        "_redirects",
+        "_rules",
+        "_trees",
+        "clean_urls",
         "clock",
         "index",
         "settings",
         "trace",
     )
 
-    def __init__(self, settings: Site, root: Root, clock: Clock, cache: FileCache) -> None:
+    def __init__(
+        self, settings: Site, root: Root, clock: Clock, cache: FileCache, aliases: Sequence[tuple[str, Root]] = ()
+    ) -> None:
         self.settings = settings
         self.trace: Trace | None = None  # `pyserver explain` has one
-        self._generations = Generations(root)
+        self._trees = Trees(root, aliases)
         self._dot_files = settings.dot_files == "allow"
-        self.index = tuple(name.encode() for name in settings.index)
+        # T-4: an index that nobody may ask for is none, or the redirect to its folder would lead to a 404.
+        self.index = tuple(name.encode() for name in settings.index if not self._hidden(b"/" + name.encode()))
+        self.clean_urls = settings.clean_urls
+        self._fallback = settings.fallback.encode()
+        self._error_pages = {status: path.encode() for status, path in settings.errors.items()}
+        self._redirects = Redirects(settings.redirects)
+        self._rules = Rules(settings)
+        self._origins = frozenset(origin.encode() for origin in settings.cors)
+        self._decisive = _CONDITIONS | {b"origin"} if cors.varies(self._origins) else _CONDITIONS
         self.clock = clock
         self._cache = cache
         self._cached = cache.get
@@ -87,7 +114,7 @@ class StaticSite:
             and keep
             and request.minor == 1
             and request.method == b"GET"
-            and _CONDITIONS.isdisjoint(request.fields)
+            and self._decisive.isdisjoint(request.fields)
             and b"%" not in request.path
             and (entry.file is None or _is_true(entry))
         ):
@@ -100,19 +127,13 @@ class StaticSite:
         To be called every second, also when no request comes; returns what has to wait for the disk.
         """
         self._close_unused()
-        view = self._generations.errand(self.clock.second)
-        if view is None:
-            return []
-        look = LookAgain(self, view)
-        return [] if look.run_at_once() else [look]
+        errands = ((tree, tree.generations.errand(self.clock.second)) for tree in self._trees)
+        looks = [LookAgain(self, tree, view) for tree, view in errands if view is not None]
+        return [look for look in looks if not look.run_at_once()]
 
-    def view(self) -> View:
-        """Return the generation that an answer is to be made from."""
-        return self._generations.view(self.clock.second)
-
-    def take(self, view: View) -> None:
-        """Go on with the generation that a view has seen."""
-        if self._generations.take(view):
+    def take(self, tree: Tree, view: View) -> None:
+        """Go on with the generation of a tree that a view has seen."""
+        if tree.generations.take(view):
             self._cache.clear()
 
     # -- which file ----------------------------------------------------------------------------
@@ -121,7 +142,7 @@ class StaticSite:
         trace = self.trace
         if trace:
             trace.site(self.settings, request)
-        if request.method not in {b"GET", b"HEAD"}:
+        if request.method not in _OF_A_PATH:
             return self._other_method(request, connection)
         try:
             path = target.clean(request.path)
@@ -131,55 +152,105 @@ class StaticSite:
             return self._error(error.status, request, lifecycle.CLOSE if error.close else connection)
         if trace:
             trace.path(path)
+        moved = self._redirects.find(path, request.query)
+        if moved is not None:
+            if trace:
+                trace.moved(moved.status, moved.location)
+            return self._redirect(moved.status, moved.location, request, connection)
+        if request.method not in _SERVED:
+            if trace:
+                trace.method(request.method)
+            return self._error(405, request, connection, _ALLOW)
         entry = self._cached(path)
-        if entry is None and hidden(path, dot_files=self._dot_files):  # what is in the cache has been judged
+        if entry is None and self._hidden(path):  # what is in the cache has been judged
             if trace:
                 trace.hidden()
             return self._error(404, request, connection)
+        return self._find(request, connection, path, entry, None)
+
+    def _stand_in(self, request: Request, connection: bytes, path: bytes, page: "Page") -> "Response | Pending":
+        """Answer with a page of the site that was not asked for."""
+        if self.trace:
+            self.trace.stands_in(path, page.status)
+        return self._find(request, connection, path, self._cached(_UNASKED + path), page)
+
+    def _find(
+        self, request: Request, connection: bytes, path: bytes, entry: Entry | None, page: "Page | None"
+    ) -> "Response | Pending":
+        """Answer with what was looked at in this second, or look."""
         if entry is not None and entry.looked_at == self.clock.second and _is_true(entry):
-            return self._answer(request, connection, entry)
-        pending = Pending(self, request, connection, path, entry)
+            return self._tell(request, connection, entry, page)
+        pending = Pending(self, request, connection, self._trees.of(path), path, entry, page)
         return pending.finish() if pending.run_at_once() else pending
 
-    def conclude(self, pending: "Pending") -> Response:
-        """Go on where the disk has been looked at."""
-        request, connection, path, found = pending.request, pending.connection, pending.path, pending.outcome
-        self.take(pending.view)
+    def conclude(self, pending: "Pending") -> "Response | Pending":
+        """Go on where the disk has been looked at. What is not there may have a page that stands in for it."""
+        request, connection, tree, found = pending.request, pending.connection, pending.tree, pending.outcome
+        if isinstance(found, Exception):
+            raise found
+        self.take(tree, pending.view)
+        if isinstance(found, Found) and pending.page is None and self._hidden(tree.prefix + found.name):
+            found = errno.ENOENT  # T-4: what was opened is more than what was asked for, so it is judged too
         if isinstance(found, Found) and found.file is not None:
-            entry = _renewed(pending.entry, found.name, found.file, found.content, pending.view.second)
-            if self._generations.is_current(pending.view):  # else it is for this answer only
-                self._cache.put(path, entry)
+            entry = self._renewed(pending, found, found.file)
+            if tree.generations.is_current(pending.view):  # else it is for this answer only
+                self._cache.put(pending.key, entry)
             self._close_unused()
-            return self._answer(request, connection, entry)
-        self._cache.drop(path)
+            return self._tell(request, connection, entry, pending.page)
+        self._cache.drop(pending.key)
+        if pending.page is not None:  # not there either: what it would have told is told without it
+            status = pending.page.status if pending.page is not FALLBACK else 404
+            return self._built_in(status, request, connection, *pending.page.lines)
         if isinstance(found, Found):
             if self.trace:
-                self.trace.folder()
-            return self._redirect(path, request, connection)
-        if isinstance(found, int):
-            if self.trace:
-                self.trace.missing(found, self.settings.symlinks)
-            return self._error(STATUS_FOR_ERRNO.get(found, 500), request, connection)
-        raise found
+                self.trace.elsewhere(tree.prefix + found.name)
+            return self._elsewhere(tree.prefix + found.name, request, connection)
+        if self.trace:
+            self.trace.missing(found, self.settings.symlinks)
+        status = STATUS_FOR_ERRNO.get(found, 500)
+        if status == 404 and self._fallback and b"." not in pending.path.rpartition(b"/")[2]:
+            return self._stand_in(request, connection, self._fallback, FALLBACK)
+        return self._error(status, request, connection)
+
+    def _hidden(self, path: bytes) -> bool:
+        return hidden(path, dot_files=self._dot_files)
+
+    def _renewed(self, pending: "Pending", found: Found, file: OpenFile) -> Entry:
+        """Return the entry for what was found: the one there was, where it still is true."""
+        entry, name, second = pending.entry, pending.tree.prefix + found.name, pending.view.second
+        if entry is None or entry.stamp != file.stamp or entry.name != name:
+            entry = Entry(name, file, large=found.content is None)
+        if not entry.settled:  # with time, weak validators become strong
+            _describe(entry, file, second, self._rules.lines(name))
+        if found.content is not None:
+            entry.keep_content(found.content, second)
+        entry.looked_at = second
+        return entry
 
     def _close_unused(self) -> None:
         self._cache.close_unused(self.clock.second - limits.FILES_KEPT_OPEN_S)
 
     # -- which answer --------------------------------------------------------------------------
 
-    def _answer(self, request: Request, connection: bytes, entry: Entry) -> Response:
+    def _tell(self, request: Request, connection: bytes, entry: Entry, page: "Page | None") -> "Response | Pending":
+        """Answer with a file: what was asked for, the fallback in its place, or a page that tells an error."""
+        if page is None or page is FALLBACK:
+            return self._answer(request, connection, entry)
+        return self._error_page(request, connection, entry, page)
+
+    def _answer(self, request: Request, connection: bytes, entry: Entry) -> "Response | Pending":
         """Decide in the order of RFC 9110 13.2.2. Only a request that would be 200 comes here (13.2.1)."""
         fields, second, trace = request.fields, self.clock.second, self.trace
         if trace:
             trace.file(entry)
-        if _CONDITIONS.isdisjoint(fields):
+        if self._decisive.isdisjoint(fields):
             return self._whole(request, connection, entry)
 
         status = conditional.evaluate(fields, entry.etag, entry.modified, request.method, second)
         if trace:
             trace.conditions(request, status)
         if status == 304:
-            return self._bare(304, entry.validators, connection)
+            return self._bare(304, request, connection, entry.unchanged)
         if status == 412:
             return self._error(412, request, connection)
 
@@ -187,7 +258,7 @@ class StaticSite:
             return self._ranged(request, connection, entry)
         return self._whole(request, connection, entry)
 
-    def _ranged(self, request: Request, connection: bytes, entry: Entry) -> Response:
+    def _ranged(self, request: Request, connection: bytes, entry: Entry) -> "Response | Pending":
         """Decide what a Range gets; with If-Range only while this is what the client has the rest of (13.1.5)."""
         fields, second = request.fields, self.clock.second
         validator = fields.get(b"if-range")
@@ -207,14 +278,16 @@ class StaticSite:
         if spans is ranges.UNSATISFIABLE:
             return self._error(416, request, connection, ranges.unsatisfied_range(entry.size))
         if len(spans) == 1:
-            return self._part(connection, entry, spans[0])
-        return self._parts(connection, entry, spans)
+            return self._part(request, connection, entry, spans[0])
+        return self._parts(request, connection, entry, spans)
 
-    def _other_method(self, request: Request, connection: bytes) -> Response:
+    def _other_method(self, request: Request, connection: bytes) -> "Response | Pending":
         if self.trace:
             self.trace.method(request.method)
         if request.method == b"OPTIONS":  # of "*" too (RFC 9110 9.3.7): all files allow the same
-            return self._bare(204, _ALLOW, connection)
+            wanted = field(request.head, b"Access-Control-Request-Method")
+            preflight = cors.preflight(self._origins, request.fields.get(b"origin"), wanted)
+            return self._bare(204, request, connection, _ALLOW + self._rules.errors + preflight)
         if request.method in _KNOWN_ELSEWHERE:
             return self._error(405, request, connection, _ALLOW)
         return self._error(501, request, connection)
@@ -222,11 +295,13 @@ class StaticSite:
     # -- what it looks like --------------------------------------------------------------------
 
     def _whole(self, request: Request, connection: bytes, entry: Entry) -> Response:
-        plain = request.method == b"GET" and not connection  # HTTP/1.1 that goes on needs no Connection field
+        asker = self._asker(request)
+        # HTTP/1.1 that goes on needs no Connection field.
+        plain = request.method == b"GET" and not connection and not asker
         if plain and entry.plain is not None and entry.plain_at == self.clock.second:
             return entry.plain
         length = b"Content-Length: %d\r\n" % entry.size
-        start = head(200, (entry.fields, length), self._now(), connection)
+        start = head(200, (entry.fields, length, asker), self._now(), connection)
         if request.method == b"HEAD":
             return Response(200, start, close=connection == lifecycle.CLOSE)
         answer = _with_content(200, start, entry, (0, entry.size), connection)
@@ -234,17 +309,18 @@ class StaticSite:
             entry.keep_plain(answer, len(start))
         return answer
 
-    def _part(self, connection: bytes, entry: Entry, span: ranges.Span) -> Response:
+    def _part(self, request: Request, connection: bytes, entry: Entry, span: ranges.Span) -> Response:
         length = b"Content-Length: %d\r\n" % (span[1] - span[0])
-        lines = (entry.fields, ranges.content_range(*span, entry.size), length)
+        lines = (entry.fields, ranges.content_range(*span, entry.size), length, self._asker(request))
         return _with_content(206, head(206, lines, self._now(), connection), entry, span, connection)
 
-    def _parts(self, connection: bytes, entry: Entry, spans: Sequence[ranges.Span]) -> Response:
+    def _parts(self, request: Request, connection: bytes, entry: Entry, spans: Sequence[ranges.Span]) -> Response:
         """Return several spans as one content. Each part has a Content-Range, the whole none (RFC 9110 15.3.7.2)."""
         boundary = secrets.token_hex(multipart.BOUNDARY_BYTES // 2).encode()
         parts = multipart.parts(spans, entry.size, entry.media_type, boundary)
         count = sum(len(part) if isinstance(part, bytes) else part[1] for part in parts)
-        lines = (_fields(multipart.content_type(boundary), entry.validators), b"Content-Length: %d\r\n" % count)
+        length = b"Content-Length: %d\r\n" % count
+        lines = (_fields(multipart.content_type(boundary), entry.validators, entry.added), length, self._asker(request))
         start, close = head(206, lines, self._now(), connection), connection == lifecycle.CLOSE
         content = entry.content
         if content is None:
@@ -252,21 +328,50 @@ class StaticSite:
         pieces = (part if isinstance(part, bytes) else content[part[0] : sum(part)] for part in parts)
         return Response(206, b"".join((start, *pieces)), content_bytes=count, close=close)
 
-    def _redirect(self, path: bytes, request: Request, connection: bytes) -> Response:
-        """Add the slash that the relative links in a folder's index need.
+    def _elsewhere(self, path: bytes, request: Request, connection: bytes) -> Response:
+        """Add the slash that the relative links in a folder's index need, or lead to the clean URL of a page.
 
         The Location is relative as well (RFC 9110 10.2.2), so nothing of Host is reflected; the query stays (T-10).
         """
         query = b"" if request.query is None else b"?" + request.query
-        return self._error(301, request, connection, b"Location: %b%b\r\n" % (target.encode(path + b"/"), query))
+        return self._redirect(301, target.encode(path) + query, request, connection)
 
-    def _bare(self, status: int, lines: bytes, connection: bytes) -> Response:
+    def _redirect(self, status: int, location: bytes, request: Request, connection: bytes) -> Response:
+        return self._built_in(status, request, connection, b"Location: %b\r\n" % location)
+
+    def _bare(self, status: int, request: Request, connection: bytes, lines: bytes) -> Response:
         """Return a 204 or 304: a head, and never any content (RFC 9112 6.3)."""
-        return Response(status, head(status, (lines,), self._now(), connection), close=connection == lifecycle.CLOSE)
+        start = head(status, (lines, self._asker(request)), self._now(), connection)
+        return Response(status, start, close=connection == lifecycle.CLOSE)
 
-    def _error(self, status: int, request: Request, connection: bytes, *lines: bytes) -> Response:
-        head_only = request.method == b"HEAD"
-        return error_response(status, date=self._now(), connection=connection, head_only=head_only, fields=lines)
+    def _error(self, status: int, request: Request, connection: bytes, *lines: bytes) -> "Response | Pending":
+        """Tell an error, by the site's own page where it has one."""
+        path = self._error_pages.get(status)
+        if path is None:
+            return self._built_in(status, request, connection, *lines)
+        return self._stand_in(request, connection, path, Page(status, lines))
+
+    def _error_page(self, request: Request, connection: bytes, entry: Entry, page: "Page") -> Response:
+        """Return an error told by a page of the site: its content, and nothing that is said of the file (T-23)."""
+        about = b"Content-Type: %b\r\nX-Content-Type-Options: nosniff\r\nContent-Length: %d\r\n"
+        lines = (about % (entry.media_type, entry.size), *page.lines, self._rules.errors, self._asker(request))
+        start = head(page.status, lines, self._now(), connection)
+        if request.method == b"HEAD":
+            return Response(page.status, start, close=connection == lifecycle.CLOSE)
+        return _with_content(page.status, start, entry, (0, entry.size), connection)
+
+    def _built_in(self, status: int, request: Request, connection: bytes, *lines: bytes) -> Response:
+        return error_response(
+            status,
+            date=self._now(),
+            connection=connection,
+            head_only=request.method == b"HEAD",
+            fields=(*lines, self._rules.built_in, self._asker(request)),
+        )
+
+    def _asker(self, request: Request) -> bytes:
+        """Return the lines that are for the origin that asks, where answers differ between origins."""
+        return b"" if self._decisive is _CONDITIONS else cors.named(self._origins, request.fields.get(b"origin"))
 
     def _now(self) -> bytes:
         """Return the Date of this second."""
@@ -279,17 +384,42 @@ class StaticSite:
 class Pending:
     """An answer that needs the disk: run() in a thread that may wait for it, then finish() by the leader."""
 
-    __slots__ = ("_index", "_known", "_site", "connection", "entry", "outcome", "path", "request", "view")
+    __slots__ = (
+        "_clean",
+        "_index",
+        "_known",
+        "_site",
+        "connection",
+        "entry",
+        "outcome",
+        "page",
+        "path",
+        "request",
+        "tree",
+        "view",
+    )
 
-    def __init__(self, site: StaticSite, request: Request, connection: bytes, path: bytes, entry: Entry | None) -> None:
+    def __init__(
+        self,
+        site: StaticSite,
+        request: Request,
+        connection: bytes,
+        tree: Tree,
+        path: bytes,
+        entry: Entry | None,
+        page: "Page | None",
+    ) -> None:
         self._site = site
-        self._index = site.index
-        self._known = _known(entry)
+        # What was not asked for is opened by its own name and no other.
+        self._index, self._clean = (site.index, site.clean_urls) if page is None else ((), False)
+        self._known = _known(tree, entry)
         self.request = request
         self.connection = connection
-        self.path = path
+        self.tree = tree
+        self.path = path  # in the site
         self.entry = entry  # what the cache held
-        self.view = site.view()  # one generation for all of the answer
+        self.page = page  # what `path` stands in for; None: it was asked for
+        self.view = tree.generations.view(site.clock.second)  # one generation for all of the answer
         self.outcome: Found | int | Exception = errno.EIO  # what is there, or the errno why not, or a bug of ours
 
     def run_at_once(self) -> bool:
@@ -311,22 +441,39 @@ class Pending:
         except Exception as bug:  # noqa: BLE001  # finish() raises it, where it is logged and answered
             self.outcome = bug
 
-    def finish(self) -> Response:
-        """Return the answer. By the leader, after run()."""
+    @property
+    def key(self) -> bytes:
+        """By what the cache knows it."""
+        return self.path if self.page is None else _UNASKED + self.path
+
+    def finish(self) -> "Response | Pending":
+        """Return the answer, or what else has to be looked at for it. By the leader, after run()."""
         return self._site.conclude(self)
 
     def _look(self, *, cached_only: bool) -> Found:
-        root = self.view.look(cached_only=cached_only)
-        return Look(root, self.path, self._index, self._known).take(cached_only=cached_only)
+        root, path = self.view.look(cached_only=cached_only), self.path[len(self.tree.prefix) :]
+        return Look(root, path, self._index, self._known, clean=self._clean).take(cached_only=cached_only)
+
+
+class Page(NamedTuple):
+    """What a page of the site that was not asked for stands in for."""
+
+    status: int
+    lines: tuple[bytes, ...] = ()  # such as Allow
+
+
+# Nothing is where it was asked for, and a page of the site takes care of it: a 200 like any other, with its validators.
+FALLBACK: Final = Page(200)
 
 
 class LookAgain:
     """A look at where the root's path leads, without a request; run() and finish() as those of Pending."""
 
-    __slots__ = ("_site", "_view")
+    __slots__ = ("_site", "_tree", "_view")
 
-    def __init__(self, site: StaticSite, view: View) -> None:
+    def __init__(self, site: StaticSite, tree: Tree, view: View) -> None:
         self._site = site
+        self._tree = tree
         self._view = view
 
     def run_at_once(self) -> bool:
@@ -344,7 +491,7 @@ class LookAgain:
 
     def finish(self) -> None:
         """Go on with what was seen. By the leader."""
-        self._site.take(self._view)
+        self._site.take(self._tree, self._view)
 
 
 def _with_content(status: int, start: bytes, entry: Entry, span: ranges.Span, connection: bytes) -> Response:
@@ -370,27 +517,18 @@ def _is_true(entry: Entry) -> bool:
     return file is None or not (file.refresh() or file.stamp != entry.stamp)
 
 
-def _known(entry: Entry | None) -> Known | None:
+def _known(tree: Tree, entry: Entry | None) -> Known | None:
     """Return what need not be read again when it is found unchanged."""
     if entry is None or entry.read_at - entry.changed_at < validators.SETTLED_AFTER_S:
         return None
-    return Known(entry.name, entry.stamp)
+    return Known(entry.name[len(tree.prefix) :], entry.stamp)
 
 
-def _renewed(entry: Entry | None, name: bytes, file: OpenFile, content: bytes | None, second: int) -> Entry:
-    """Return the entry for what was found: the one there was, where it still is true."""
-    if entry is None or entry.stamp != file.stamp or entry.name != name:
-        entry = Entry(name, file, large=content is None)
-    if not entry.settled:  # with time, weak validators become strong
-        _describe(entry, file, second)
-    if content is not None:
-        entry.keep_content(content, second)
-    entry.looked_at = second
-    return entry
+def _describe(entry: Entry, file: OpenFile, second: int, added: Lines) -> None:
+    """Write the fields of an answer that depend on the file alone, as it was found at `second`.
 
-
-def _describe(entry: Entry, file: OpenFile, second: int) -> None:
-    """Write the fields of an answer that depend on the file alone, as it was found at `second`."""
+    `added`: what the site adds for its name.
+    """
     modified = file.modified_ns // _NS_PER_S
     entry.settled = validators.settled(modified, file.changed_at, second)
     # Times of 0 and 1 are what archives and images have instead of none, the same for all their files (T-18).
@@ -399,9 +537,11 @@ def _describe(entry: Entry, file: OpenFile, second: int) -> None:
         entry.etag = validators.entity_tag(file.modified_ns, file.size, strong=entry.settled)
         entry.validators = b"Last-Modified: %b\r\nETag: %b\r\n" % (imf_fixdate(entry.modified), entry.etag)
     entry.media_type = media_type(entry.name)
-    entry.fields = _fields(entry.media_type, entry.validators)
+    entry.added, kept = added
+    entry.fields = _fields(entry.media_type, entry.validators, entry.added)
+    entry.unchanged = entry.validators + kept
 
 
-def _fields(content_type: bytes, lines: bytes) -> bytes:
-    """Return the field lines of a 200 or 206, `lines` those of its validators; no Content-Length, no Content-Range."""
-    return b"Content-Type: %b\r\nX-Content-Type-Options: nosniff\r\nAccept-Ranges: bytes\r\n%b" % (content_type, lines)
+def _fields(content_type: bytes, validator_lines: bytes, added: bytes) -> bytes:
+    """Return the field lines of a 200 or 206, but for Content-Length and Content-Range."""
+    return b"Content-Type: %b\r\nAccept-Ranges: bytes\r\n%b%b" % (content_type, validator_lines, added)

@@ -74,9 +74,17 @@ class Trace:
         why = _WHY.get(number, os.strerror(number).lower())
         self._note("file", f"none: {why} (symlinks = {links})" if number in _WHY else f"none: {why}")
 
-    def folder(self) -> None:
-        """The path names a folder with an index, and lacks the slash."""
-        self._note("file", "a folder with an index, which needs a slash at its end")
+    def moved(self, status: int, location: bytes) -> None:
+        """A redirect of the site is for this path."""
+        self._note("redirect", f"{status} to {_shown(location)}")
+
+    def elsewhere(self, path: bytes) -> None:
+        """It should be asked for by this path: a folder by its slash, a page by its clean URL."""
+        self._note("file", f"has another path, {_shown(path)}")
+
+    def stands_in(self, path: bytes, status: int) -> None:
+        """The site has a page for this case."""
+        self._note("fallback" if status == 200 else "error page", f"{_shown(path)}, with status {status}")
 
     def file(self, entry: Entry) -> None:
         """This file was opened, and by these validators a client can tell whether it has it."""

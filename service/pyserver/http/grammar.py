@@ -77,6 +77,7 @@ DECISIVE_FIELDS: Final = (
     b"If-Unmodified-Since",
     b"If-Range",
     b"Accept-Encoding",
+    b"Origin",
 )
 FIELDS: Final = re.compile(
     rb"\n(?=[%b])((?i:%b)):[ \t]*+([^\r]*+)"

@@ -314,9 +314,10 @@ class Connections:
             # RFC 9110 10.1.1: the final answer at once. Whether the content still comes is the client's choice, so
             # the next request could not be found: the connection ends.
             answer = self._sites.respond(request, False)
-            if isinstance(answer, Pending):
-                raise RuntimeError(f"{request.method!r} must not need the disk")
-            self._send(connection, request, answer)
+            if isinstance(answer, Pending):  # the error has a page of the site
+                self._hand_over(connection, request, answer)
+            else:
+                self._send(connection, request, answer)
             return False
         if request.expects_continue:
             try:
@@ -344,7 +345,10 @@ class Connections:
             connection.phase = Phase.READING
             connection.request = None
             try:
-                if self._send(connection, request, pending.finish()):
+                answer = pending.finish()
+                if isinstance(answer, Pending):  # something else stands in for what is not there, and is on the disk
+                    self._hand_over(connection, request, answer)
+                elif self._send(connection, request, answer):
                     self.serve(connection)
             except Exception:
                 self.close(connection)

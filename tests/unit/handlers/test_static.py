@@ -86,7 +86,8 @@ class Answer:
     content: bytes
     close: bool
 
-    def __init__(self, response: Response) -> None:
+    def __init__(self, response: Response | Pending) -> None:
+        assert isinstance(response, Response)
         start, _, content = response.wire.partition(b"\r\n\r\n")
         status_line, *lines = start.split(b"\r\n")
         found = re.fullmatch(rb"HTTP/1\.1 ([0-9]{3}) [A-Za-z ]+", status_line)
@@ -119,17 +120,25 @@ class Visitor:
     Its clock is ahead by as much as the files of the test need to have settled.
     """
 
-    def __init__(self, folder: Path, max_bytes: int = 1 << 24, index: tuple[str, ...] = ("index.html",)) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        max_bytes: int = 1 << 24,
+        index: tuple[str, ...] = ("index.html",),
+        settings: Site | None = None,
+    ) -> None:
         self.clock = Clock()
         self.clock.second += SETTLED_AFTER_S
         self.cache = FileCache(max_bytes, max_entries=100)
         self.root = Root(folder)
-        self.site = StaticSite(Site(str(folder), index), self.root, self.clock, self.cache)
+        settings = settings or Site(str(folder), index)
+        aliases = [(alias.path, Root(alias.root)) for alias in settings.aliases]
+        self.site = StaticSite(settings, self.root, self.clock, self.cache, aliases)
         self.waited = 0
 
     def ask(self, request: Request, keep: bool = True) -> Response:
         answer = self.site.respond(request, keep)
-        if isinstance(answer, Pending):
+        while isinstance(answer, Pending):
             self.waited += 1
             runner = threading.Thread(target=answer.run)
             runner.start()
