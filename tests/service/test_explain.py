@@ -1,3 +1,4 @@
+# ruff: noqa: E501  a row is one line
 """`pyserver explain` says what the server answers: the same status and the same head, for rows of requests."""
 
 import os
@@ -20,6 +21,41 @@ root = "other"
 hosts = ["other.example", "*.other.example"]
 symlinks = "none"
 dot_files = "allow"
+security = "strict"
+cors = ["https://a.example"]
+
+[[site]]
+root = "rules"
+hosts = ["rules.example"]
+clean_urls = true
+fallback = "/app.html"
+immutable = true
+cors = "*"
+
+[site.errors]
+404 = "/errors/404.html"
+405 = "/errors/missing.html"
+
+[[site.alias]]
+path = "/static/"
+root = "static"
+
+[[site.redirect]]
+from = "/old/*"
+to = "/new/*"
+status = 308
+
+[[site.redirect]]
+from = "/away"
+to = "https://example.org/"
+
+[[site.fields]]
+match = "/static/**"
+set = { "Cache-Control" = "no-cache" }
+
+[[site.fields]]
+match = "*.txt"
+set = { "X-Text" = "yes", "X-Content-Type-Options" = "" }
 """
 
 OLD = 1_000_000_000
@@ -28,7 +64,7 @@ OLD = 1_000_000_000
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("explain")
-    for name in ("www/folder", "www/empty", "www/.git", "other/.config"):
+    for name in ("www/folder", "www/empty", "www/.git", "other/.config", "rules/errors", "static"):
         (path / name).mkdir(parents=True)
     files = {
         "www/index.html": b"<title>here</title>",
@@ -40,6 +76,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "www/.git/config": b"[core]",
         "other/index.html": b"other",
         "other/.config/x.txt": b"dot",
+        "rules/app.html": b"app",
+        "rules/page.html": b"page",
+        "rules/a-0123abcd.css": b"css",
+        "rules/errors/404.html": b"nothing there",
+        "static/a.txt": b"text",
         "secret": b"secret",
     }
     for name, content in files.items():
@@ -67,17 +108,17 @@ def config(folder: Path) -> Config:
 
 ROWS = [
     # request line, fields, and what the last decision was about
-    ("GET / HTTP/1.1", [], "validators"),
-    ("GET /index.html?query HTTP/1.1", [], "validators"),
-    ("HEAD /page.html HTTP/1.1", [], "validators"),
-    ("GET /large.bin HTTP/1.1", [], "validators"),
-    ("GET //folder/../%70age.html HTTP/1.1", [], "validators"),
-    ("GET /a%20b.txt HTTP/1.1", [], "validators"),
-    ("GET /page.html HTTP/1.0", [], "validators"),
-    ("GET /page.html HTTP/1.1", ["Connection: close"], "validators"),
-    ("GET /link HTTP/1.1", [], "validators"),
-    ("GET http://www.other.example/ HTTP/1.1", [], "validators"),
-    ("GET /.config/x.txt HTTP/1.1", ["Host: OTHER.example.:80"], "validators"),
+    ("GET / HTTP/1.1", [], "fields"),
+    ("GET /index.html?query HTTP/1.1", [], "fields"),
+    ("HEAD /page.html HTTP/1.1", [], "fields"),
+    ("GET /large.bin HTTP/1.1", [], "fields"),
+    ("GET //folder/../%70age.html HTTP/1.1", [], "fields"),
+    ("GET /a%20b.txt HTTP/1.1", [], "fields"),
+    ("GET /page.html HTTP/1.0", [], "fields"),
+    ("GET /page.html HTTP/1.1", ["Connection: close"], "fields"),
+    ("GET /link HTTP/1.1", [], "fields"),
+    ("GET http://www.other.example/ HTTP/1.1", [], "fields"),
+    ("GET /.config/x.txt HTTP/1.1", ["Host: OTHER.example.:80"], "fields"),
     ("GET /folder?a=b HTTP/1.1", [], "file"),
     # what is not there, or nobody's business
     ("GET /missing HTTP/1.1", [], "file"),
@@ -101,6 +142,21 @@ ROWS = [
     ("GET /page.html HTTP/1.1", ["Range: bytes=1-2", 'If-Range: "other"'], "range"),
     ("GET /large.bin HTTP/1.1", ["Range: bytes=0-9,100000-100009"], "range"),
     ("HEAD /page.html HTTP/1.1", ["Range: bytes=0-0"], "range"),
+    # rules of sites
+    ("GET /index.html HTTP/1.1", ["Host: other.example", "Origin: https://a.example"], "fields"),
+    ("GET /static/a.txt HTTP/1.1", ["Host: rules.example"], "fields"),
+    ("GET /static/a.txt HTTP/1.1", ["Host: rules.example", "If-None-Match: *"], "preconditions"),
+    ("GET /a-0123abcd.css HTTP/1.1", ["Host: rules.example"], "fields"),
+    ("GET /page HTTP/1.1", ["Host: rules.example"], "fields"),
+    ("GET /page.html?a HTTP/1.1", ["Host: rules.example"], "file"),
+    ("GET /route/of/the/app HTTP/1.1", ["Host: rules.example"], "fields"),
+    ("GET /missing.png HTTP/1.1", ["Host: rules.example"], "error page"),
+    ("HEAD /static/missing.png HTTP/1.1", ["Host: rules.example"], "error page"),
+    ("POST /page HTTP/1.1", ["Host: rules.example"], "file"),
+    ("POST /old/page HTTP/1.1", ["Host: rules.example"], "redirect"),
+    ("GET /old/a%20b?c=d HTTP/1.1", ["Host: rules.example"], "redirect"),
+    ("GET /away HTTP/1.1", ["Host: rules.example"], "redirect"),
+    ("OPTIONS /x HTTP/1.1", ["Host: other.example", "Origin: https://a.example", "Access-Control-Request-Method: GET"], "method"),
     # other methods
     ("OPTIONS * HTTP/1.1", [], "method"),
     ("OPTIONS / HTTP/1.1", [], "method"),
@@ -116,7 +172,7 @@ ROWS = [
     ("GET /../secret HTTP/1.1", [], "path"),
     ("GET /a%00b HTTP/1.1", [], "path"),
     (f"GET /{'a' * 9000} HTTP/1.1", [], "request"),
-]
+]  # fmt: skip
 
 
 def head_from(server: Server, request: bytes) -> bytes:

@@ -142,6 +142,7 @@ def test_explain_prints_the_request_the_decisions_and_the_head(file: Path, capsy
         "path",
         "file",
         "validators",
+        "fields",
         "range",
     ]
     assert decided.splitlines()[0] == f"  site        localhost: root {file.parent}/../www, for all other hosts"

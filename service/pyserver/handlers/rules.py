@@ -62,7 +62,7 @@ class Rules:
             name.lower(): (name, value) for name, value in (*_preset(site), *cors.everyone(origins))
         }
         self._immutable = site.immutable
-        self._rules = tuple((pattern(rule.match), _set(rule)) for rule in site.fields)
+        self._rules = tuple((pattern(rule.match), _set(rule), rule.match) for rule in site.fields)
         # What answers carry that are no file of the site: errors, redirects, and the 204 to OPTIONS. A rule for files
         # says nothing about them: an immutable 404 could never be mended (nginx needs "always" to get this wrong).
         self.errors = _written(self._always, self._vary)
@@ -76,12 +76,16 @@ class Rules:
         fields: _Fields = {_NOSNIFF[0].lower(): _NOSNIFF, **self._always}
         if self._immutable and fingerprinted(name):
             fields[b"cache-control"] = _IMMUTABLE
-        for matches, changed in self._rules:
+        for matches, changed, _ in self._rules:
             if matches.fullmatch(name) is not None:
                 fields.update(changed)
         unchanged = {key: field for key, field in fields.items() if key not in _OF_CONTENT and field != _NOSNIFF}
         vary = (*vary, *self._vary)
         return Lines(_written(fields, vary), _written(unchanged, vary))
+
+    def matching(self, name: bytes) -> list[str]:
+        """Return the patterns that match, for `pyserver explain`."""
+        return [text for matches, _, text in self._rules if matches.fullmatch(name) is not None]
 
 
 def pattern(text: str) -> re.Pattern[bytes]:

@@ -189,6 +189,8 @@ class StaticSite:
         if isinstance(found, Exception):
             raise found
         self.take(tree, pending.view)
+        if self.trace:
+            self.trace.tree(tree.prefix, pending.view.root.path)
         if isinstance(found, Found) and pending.page is None and self._hidden(tree.prefix + found.name):
             found = errno.ENOENT  # T-4: what was opened is more than what was asked for, so it is judged too
         if isinstance(found, Found) and found.file is not None:
@@ -198,6 +200,8 @@ class StaticSite:
             self._close_unused()
             return self._tell(request, connection, entry, pending.page)
         self._cache.drop(pending.key)
+        if self.trace and not isinstance(found, Found):
+            self.trace.missing(found, self.settings.symlinks)
         if pending.page is not None:  # not there either: what it would have told is told without it
             status = pending.page.status if pending.page is not FALLBACK else 404
             return self._built_in(status, request, connection, *pending.page.lines)
@@ -205,8 +209,6 @@ class StaticSite:
             if self.trace:
                 self.trace.elsewhere(tree.prefix + found.name)
             return self._elsewhere(tree.prefix + found.name, request, connection)
-        if self.trace:
-            self.trace.missing(found, self.settings.symlinks)
         status = STATUS_FOR_ERRNO.get(found, 500)
         if status == 404 and self._fallback and b"." not in pending.path.rpartition(b"/")[2]:
             return self._stand_in(request, connection, self._fallback, FALLBACK)
@@ -242,7 +244,7 @@ class StaticSite:
         """Decide in the order of RFC 9110 13.2.2. Only a request that would be 200 comes here (13.2.1)."""
         fields, second, trace = request.fields, self.clock.second, self.trace
         if trace:
-            trace.file(entry)
+            trace.file(entry, self._rules.matching(entry.name))
         if self._decisive.isdisjoint(fields):
             return self._whole(request, connection, entry)
 

@@ -65,6 +65,11 @@ class Trace:
         """The path cannot be decoded, or may not be."""
         self._note("path", f"refused: {why}")
 
+    def tree(self, prefix: bytes, folder: str) -> None:
+        """The path was looked up in this folder: that of an alias, or the root."""
+        if prefix:
+            self._note("alias", f"{_shown(prefix)}/ is {folder}")
+
     def hidden(self) -> None:
         """The path is nobody's business."""
         self._note("hidden", "yes: begins with a dot, or looks like a backup")
@@ -86,12 +91,14 @@ class Trace:
         """The site has a page for this case."""
         self._note("fallback" if status == 200 else "error page", f"{_shown(path)}, with status {status}")
 
-    def file(self, entry: Entry) -> None:
-        """This file was opened, and by these validators a client can tell whether it has it."""
+    def file(self, entry: Entry, patterns: Sequence[str]) -> None:
+        """This file was opened, has these validators, and these patterns of [[site.fields]] match."""
         self._note("file", f"{_shown(entry.name)}, {entry.size} bytes, {_shown(entry.media_type)}")
         tag = "no tag" if entry.etag is None else f"tag {_shown(entry.etag)}"
         date = "no date" if entry.modified is None else f"modified {_shown(imf_fixdate(entry.modified))}"
         self._note("validators", f"{tag}, {date}")
+        added = _shown(entry.added).removesuffix("\r\n").replace("\r\n", "; ")
+        self._note("fields", f"{added} (by {', '.join(patterns)})" if patterns else added)
 
     # -- which answer
 

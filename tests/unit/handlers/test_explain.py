@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tests.unit.files.process import open_descriptors
 
-from pyserver.config import Config, Site
+from pyserver.config import Alias, Config, FieldRule, Redirect, Site
 from pyserver.files.resolve import RootError
 from pyserver.handlers.explain import explain
 
@@ -38,6 +38,7 @@ def test_each_decision_in_its_order(config: Config, www: Path) -> None:
     ]
     assert found[3][0] == "validators"
     assert found[4:] == [
+        ("fields", "X-Content-Type-Options: nosniff"),
         ("preconditions", "if-match: *: met"),
         ("range", "bytes=9-: 9-9 of 10 bytes"),
     ]
@@ -51,6 +52,28 @@ def test_why_there_is_no_file(config: Config, www: Path) -> None:
     (www.parent / "out").symlink_to("/etc/passwd")
     assert steps(config, "/out", "Host: b")[-1] == ("file", "none: leads out of the root (symlinks = beneath)")
     assert steps(config, "/no", "Host: b")[-1] == ("file", "none: no such file or directory")
+
+
+def test_the_rules_of_a_site(www: Path) -> None:
+    (www.parent / "static").mkdir()
+    (www.parent / "static/a.css").touch()
+    rule = FieldRule("/static/**", {"Cache-Control": "no-cache"})
+    site = Site(
+        str(www),
+        aliases=(Alias("/static/", str(www.parent / "static")),),
+        redirects=(Redirect("/old", "/new"),),
+        fields=(rule, FieldRule("*.html", {"X-Page": "yes"})),
+        errors={404: "/page.txt"},
+    )
+    config = Config(sites=(site,))
+    found = dict(steps(config, "/static/a.css", "Host: a"))
+    assert found["alias"] == f"/static/ is {www.parent}/static"
+    assert found["fields"] == "X-Content-Type-Options: nosniff; Cache-Control: no-cache (by /static/**)"
+    assert steps(config, "/old", "Host: a")[-1] == ("redirect", "301 to /new")
+    assert steps(config, "/missing", "Host: a")[-2:] == [
+        ("file", "none: no such file or directory"),
+        ("error page", "/page.txt, with status 404"),
+    ]
 
 
 def test_nothing_stays_open(config: Config, www: Path) -> None:

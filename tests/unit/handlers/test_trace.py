@@ -53,6 +53,13 @@ def test_preconditions(method: str, fields: str, status: int, said: list[str]) -
     assert [step.what for step in trace.steps] == said
 
 
+def test_only_an_alias_is_told() -> None:
+    trace = Trace()
+    trace.tree(b"", "/srv/www")
+    trace.tree(b"/static", "/srv/static")
+    assert trace.steps == [("alias", "/static/ is /srv/static")]
+
+
 def test_bytes_that_are_not_utf_8_are_kept() -> None:
     trace = Trace()
     trace.path(b"/\xff")
