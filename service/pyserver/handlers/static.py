@@ -57,6 +57,7 @@ class StaticSite:
     """The files below one root, as answers."""
 
     __slots__ = (
+        "_by_origin",
         "_cache",
         "_cached",
         "_date",
@@ -88,10 +89,11 @@ class StaticSite:
         self.clean_urls = settings.clean_urls
         self._fallback = settings.fallback.encode()
         self._error_pages = {status: path.encode() for status, path in settings.errors.items()}
-        self._redirects = Redirects(settings.redirects)
+        self._redirects = Redirects(settings.redirects) if settings.redirects else None
         self._rules = Rules(settings)
         self._origins = frozenset(origin.encode() for origin in settings.cors)
-        self._decisive = _CONDITIONS | {b"origin"} if cors.varies(self._origins) else _CONDITIONS
+        self._by_origin = cors.varies(self._origins)
+        self._decisive = _CONDITIONS | {b"origin"} if self._by_origin else _CONDITIONS
         self.clock = clock
         self._cache = cache
         self._cached = cache.get
@@ -105,7 +107,7 @@ class StaticSite:
         """
         # The short cut, taken by most requests of a busy site: the full way has built the plain answer of this path in
         # this very second, and nothing in this request asks for another. The full way would return the same object.
-        # (A raw path that is the cleaned path of an entry, and has no "%", cleans to itself.)
+        # (A raw path that is the cleaned path of an entry cleans to itself: those with a "%" have no plain answer.)
         entry = self._cached(request.path)
         if (
             entry is not None
@@ -115,7 +117,6 @@ class StaticSite:
             and request.minor == 1
             and request.method == b"GET"
             and self._decisive.isdisjoint(request.fields)
-            and b"%" not in request.path
             and (entry.file is None or _is_true(entry))
         ):
             return entry.plain
@@ -142,7 +143,8 @@ class StaticSite:
         trace = self.trace
         if trace:
             trace.site(self.settings, request)
-        if request.method not in _OF_A_PATH:
+        served = request.method in _SERVED
+        if not served and request.method not in _OF_A_PATH:
             return self._other_method(request, connection)
         try:
             path = target.clean(request.path)
@@ -152,12 +154,12 @@ class StaticSite:
             return self._error(error.status, request, lifecycle.CLOSE if error.close else connection)
         if trace:
             trace.path(path)
-        moved = self._redirects.find(path, request.query)
+        moved = None if self._redirects is None else self._redirects.find(path, request.query)
         if moved is not None:
             if trace:
                 trace.moved(moved.status, moved.location)
             return self._redirect(moved.status, moved.location, request, connection)
-        if request.method not in _SERVED:
+        if not served:
             if trace:
                 trace.method(request.method)
             return self._error(405, request, connection, _ALLOW)
@@ -166,21 +168,21 @@ class StaticSite:
             if trace:
                 trace.hidden()
             return self._error(404, request, connection)
-        return self._find(request, connection, path, entry, None)
+        if entry is not None and entry.looked_at == self.clock.second and _is_true(entry):
+            return self._answer(request, connection, entry)
+        return self._look(Pending(self, request, connection, self._trees.of(path), path, entry, None))
 
     def _stand_in(self, request: Request, connection: bytes, path: bytes, page: "Page") -> "Response | Pending":
         """Answer with a page of the site that was not asked for."""
         if self.trace:
             self.trace.stands_in(path, page.status)
-        return self._find(request, connection, path, self._cached(_UNASKED + path), page)
-
-    def _find(
-        self, request: Request, connection: bytes, path: bytes, entry: Entry | None, page: "Page | None"
-    ) -> "Response | Pending":
-        """Answer with what was looked at in this second, or look."""
+        entry = self._cached(_UNASKED + path)
         if entry is not None and entry.looked_at == self.clock.second and _is_true(entry):
             return self._tell(request, connection, entry, page)
-        pending = Pending(self, request, connection, self._trees.of(path), path, entry, page)
+        return self._look(Pending(self, request, connection, self._trees.of(path), path, entry, page))
+
+    @staticmethod
+    def _look(pending: "Pending") -> "Response | Pending":
         return pending.finish() if pending.run_at_once() else pending
 
     def conclude(self, pending: "Pending") -> "Response | Pending":
@@ -297,7 +299,7 @@ class StaticSite:
     # -- what it looks like --------------------------------------------------------------------
 
     def _whole(self, request: Request, connection: bytes, entry: Entry) -> Response:
-        asker = self._asker(request)
+        asker = self._asker(request) if self._by_origin else b""
         # HTTP/1.1 that goes on needs no Connection field.
         plain = request.method == b"GET" and not connection and not asker
         if plain and entry.plain is not None and entry.plain_at == self.clock.second:
@@ -307,7 +309,8 @@ class StaticSite:
         if request.method == b"HEAD":
             return Response(200, start, close=connection == lifecycle.CLOSE)
         answer = _with_content(200, start, entry, (0, entry.size), connection)
-        if plain and entry.looked_at == self.clock.second:  # a Pending may finish seconds after its look
+        # A Pending may finish seconds after its look. For "%" see respond().
+        if plain and entry.looked_at == self.clock.second and b"%" not in entry.name:
             entry.keep_plain(answer, len(start))
         return answer
 
@@ -343,7 +346,8 @@ class StaticSite:
 
     def _bare(self, status: int, request: Request, connection: bytes, lines: bytes) -> Response:
         """Return a 204 or 304: a head, and never any content (RFC 9112 6.3)."""
-        start = head(status, (lines, self._asker(request)), self._now(), connection)
+        asker = self._asker(request) if self._by_origin else b""
+        start = head(status, (lines, asker), self._now(), connection)
         return Response(status, start, close=connection == lifecycle.CLOSE)
 
     def _error(self, status: int, request: Request, connection: bytes, *lines: bytes) -> "Response | Pending":
@@ -373,7 +377,7 @@ class StaticSite:
 
     def _asker(self, request: Request) -> bytes:
         """Return the lines that are for the origin that asks, where answers differ between origins."""
-        return b"" if self._decisive is _CONDITIONS else cors.named(self._origins, request.fields.get(b"origin"))
+        return cors.named(self._origins, request.fields.get(b"origin"))
 
     def _now(self) -> bytes:
         """Return the Date of this second."""
