@@ -2,7 +2,7 @@
 
 import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -38,7 +38,7 @@ class ColdRoot(Root):
 class Hall:
     """Where clients come in; nothing happens in it until turn() is called, and no time passes until wait() is."""
 
-    def __init__(self, site: Path, log: Path) -> None:
+    def __init__(self, site: Path, log: Path, errors: Mapping[int, str] | None = None) -> None:
         self.clock = Clock()
         self.tally = Tally()
         self.poll = select.epoll()
@@ -46,7 +46,7 @@ class Hall:
         self.access = AccessLog(str(log), self.clock)
         self.root = ColdRoot(str(site))
         self.connections = Connections(
-            StaticSite(Site(str(site)), self.root, self.clock, FileCache(1 << 20, 100)),
+            StaticSite(Site(str(site), errors=errors or {}), self.root, self.clock, FileCache(1 << 20, 100)),
             (Origin("http", socket.AF_UNIX),),
             LIMITS,
             self.clock,

@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -474,6 +475,49 @@ def test_an_error_of_ours_behind_a_follower_closes_the_connection(hall: Hall) ->
     assert statuses(client) == [200]
     assert is_closed(client)
     assert not hall.connections.table
+
+
+@pytest.fixture
+def told(site: Path, tmp_path: Path) -> Iterator[Hall]:
+    """A site that tells its errors by pages of its own."""
+    (site / "404.html").write_bytes(b"our own 404")
+    (site / "405.html").write_bytes(b"our own 405" * 10_000)
+    made = Hall(site, tmp_path / "log", {404: "/404.html", 405: "/405.html"})
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("cold", [False, True])
+def test_what_is_not_there_and_the_page_for_that_are_one_answer_after_two_jobs(told: Hall, cold: bool) -> None:
+    told.root.cold = cold
+    client = told.client(b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n" + GET)
+    jobs = 0
+    while told.connections.jobs:
+        told.do(told.connections.jobs.popleft())
+        jobs += 1
+    told.turn()
+    assert [(answer.status, answer.content) for answer in answers(client)] == [(404, b"our own 404"), (200, b"small\n")]
+    assert not cold or jobs >= 3
+
+
+@pytest.mark.parametrize("cold", [False, True])
+@pytest.mark.parametrize("buffer", [0, 4096])
+def test_a_refused_method_with_content_gets_the_page_and_a_close_without_a_reset(
+    told: Hall, cold: bool, buffer: int
+) -> None:
+    """The content is not waited for, so it is still here when the answer is out (RFC 9112 9.6)."""
+    told.root.cold = cold
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n"
+    client = told.client(head + b"5\r\nhello\r\n", buffer=buffer)
+    data = b""
+    for _ in range(1000):
+        told.turn()
+        data += heard(client)
+    (answer,) = [Answer(data)]
+    assert (answer.status, answer.closes, answer.content, answer.rest) == (405, True, b"our own 405" * 10_000, b"")
+    client.sendall(b"0\r\n\r\n" + GET)
+    told.turn()
+    assert heard(client) == b""
 
 
 def test_a_file_that_shrinks_while_it_is_sent_closes_the_connection(hall: Hall, site: Path) -> None:
