@@ -28,6 +28,8 @@ from pyserver.config import (
 )
 
 EX_CONFIG: Final = 78  # sysexits.h
+_FORMATS: Final = ("gz", "br", "zst")  # endings of siblings (files.codings)
+_JOBS_MAX: Final = 256
 EX_INTERRUPTED: Final = 130  # what a shell reports for SIGINT
 
 
@@ -138,6 +140,13 @@ def status(given: argparse.Namespace) -> int:
     return observe.main(given.name, given.json)
 
 
+def compress(given: argparse.Namespace) -> int:
+    """Write coded variants beside the files of a tree."""
+    from pyserver import compress as work  # noqa: PLC0415  nothing else needs its libraries
+
+    return work.main(given.root, given.level, given.formats, given.jobs)
+
+
 def _complain(line: str) -> None:
     print(printable(line), file=sys.stderr, flush=True)
 
@@ -236,7 +245,35 @@ def build_parser() -> argparse.ArgumentParser:
     command.set_defaults(run=status)
     command.add_argument("--json", action="store_true", help="print JSON, for programs")
     command.add_argument("--name", metavar="SEGMENT", help="name of the shared segment, where several servers run")
+
+    command = commands.add_parser(
+        "compress", help=_COMPRESS, description=_sentence(_COMPRESS), epilog=_COMPRESS_MORE, **_AS_WRITTEN
+    )
+    command.set_defaults(run=compress)
+    command.add_argument("root", metavar="ROOT", help="the folder, as in [[site]] root")
+    command.add_argument("--level", choices=("fast", "good", "best"), default="best", help="default: best")
+    command.add_argument(
+        "--formats", metavar="LIST", type=_formats, default=(), help="of gz, br, zst (default: all that are installed)"
+    )
+    cores = len(os.sched_getaffinity(0))
+    command.add_argument(
+        "--jobs", metavar="N", type=_jobs, default=cores, help="files at a time (default: one for each core)"
+    )
     return parser
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    for name in names:
+        if name not in _FORMATS:
+            raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(_FORMATS)}")
+    return names
+
+
+def _jobs(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= _JOBS_MAX):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {_JOBS_MAX}")
+    return int(text)
 
 
 def _add_config(command: argparse.ArgumentParser, default: str) -> None:
@@ -262,6 +299,8 @@ _SERVE: Final = "serve a folder, in the foreground"
 _CHECK: Final = "validate the configuration, look at the files, and change nothing"
 _EXPLAIN: Final = "answer one request here, and say why it is answered so"
 _STATUS: Final = "look once at a running server, also at a hung one"
+
+_COMPRESS: Final = "write compressed variants beside the files of a folder"
 
 _EXIT_CODES: Final = """\
 exit codes:
@@ -337,4 +376,22 @@ exit codes:
   0   the server was found
   1   it was not
   2   wrong usage
+"""
+
+_COMPRESS_MORE: Final = """\
+Writes a.css.gz, a.css.br and a.css.zst beside a.css, which the server then sends to whoever can decode them. What is
+up to date is left alone, so run it after each deployment, or as its last step. Left out: hidden files, types that are
+compressed already, files below 256 bytes, and variants that would not be smaller by 5 %. Links that lead out of the
+folder are not followed. It may be interrupted at any time.
+
+br and zst need the packages python3-brotli and python3-zstandard.
+
+examples:
+  pyserver compress /srv/www
+  pyserver compress /srv/www --formats gz,br --level good --jobs 2
+
+exit codes:
+  0   done
+  1   a file could not be read, or a variant not written; the others are done
+  2   wrong usage, or the library of a format is missing
 """

@@ -125,8 +125,16 @@ RESPAWN_DELAY_S: Final = 0.05
 # than the copy, and a few such files would push out all others.
 FILE_IN_MEMORY_MAX_BYTES: Final = 256 * KIB
 
-# Larger files are kept open between requests, so many at a time; well below WORKER_RESERVED_DESCRIPTORS.
+# Larger files are kept open between requests, so many at a time, each with its coded variants.
 FILES_KEPT_OPEN_MAX: Final = 32
+
+# Text from here on is compressed while it is served; what is smaller fits into a packet with its head. nginx: 20 bytes,
+# Apache any, lighttpd 256, Caddy 512. Enforced by handlers.entries.
+CODED_MIN_BYTES: Final = 1 * KIB
+
+# Contents that wait to be compressed, one after the other; beyond it they have to be asked for again. Enforced by
+# handlers.variants.
+CODINGS_WAITING_MAX: Final = 256
 
 # ... and so long after their last use, because the room of a deleted file is not free before. nginx: 60 s.
 FILES_KEPT_OPEN_S: Final = 10

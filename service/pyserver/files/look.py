@@ -10,13 +10,11 @@ import errno
 import os
 from typing import Final, NamedTuple
 
-from pyserver import limits
+from pyserver.files.content import Stamp, read_small
+from pyserver.files.mediatypes import is_packed, media_type
 from pyserver.files.policy import hidden
 from pyserver.files.resolve import OpenFile, Root, status_for
-
-# A file that changed between our looking at it and our having read it is read again, so often. Then it is 503: it
-# changes faster than it can be read.
-_READ_TRIES: Final = 3
+from pyserver.files.variants import NOTHING_KNOWN, KnownSiblings, Siblings, is_fresh, look_beside
 
 # What a clean URL leaves out.
 _PAGE: Final = b".html"
@@ -26,7 +24,8 @@ class Known(NamedTuple):
     """What the one who asks has already: if this file still has this stamp, its content need not be read again."""
 
     name: bytes
-    stamp: tuple[int, int, int, int, int]
+    stamp: Stamp | None  # None: the content is to be read in any case
+    siblings: KnownSiblings = NOTHING_KNOWN
 
 
 class Found(NamedTuple):
@@ -35,21 +34,30 @@ class Found(NamedTuple):
     name: bytes  # of the file, or that path
     file: OpenFile | None
     content: bytes | None  # None: as Known, or too large for memory
+    siblings: Siblings | None = None  # None: not looked for
 
 
 class Look:
     """One look at the disk, with all that is needed for it, so that it can be repeated by another thread."""
 
-    __slots__ = ("_clean", "_index", "_known", "_path", "_root")
+    __slots__ = ("_clean", "_index", "_known", "_path", "_precompressed", "_root")
 
     def __init__(
-        self, root: Root, path: bytes, index: tuple[bytes, ...], known: Known | None, *, clean: bool = False
+        self,
+        root: Root,
+        path: bytes,
+        index: tuple[bytes, ...],
+        known: Known | None,
+        *,
+        clean: bool = False,
+        precompressed: bool = False,
     ) -> None:
         self._root = root
         self._path = path
         self._index = index
         self._known = known
         self._clean = clean  # URLs: /a.html is /a
+        self._precompressed = precompressed  # variants beside the file are looked for
 
     def take(self, *, cached_only: bool) -> Found:
         """Open, describe, and read what is small and not known."""
@@ -122,17 +130,17 @@ class Look:
         return None
 
     def _read(self, name: bytes, file: OpenFile, *, cached_only: bool) -> Found:
-        """Read `file` if it is small and not known, and make sure that the content is what its stamp says."""
-        for _ in range(_READ_TRIES):
-            if file.size > limits.FILE_IN_MEMORY_MAX_BYTES:
-                return Found(name, file, None)
-            if self._known is not None and self._known.stamp == file.stamp and self._known.name == name:
-                return Found(name, file, None)
-            content = file.read_all(cached_only=cached_only)
-            # Content of one moment under the stamp of another would stay in the cache as long as the file does.
-            if not file.refresh() and len(content) == file.size:
-                return Found(name, file, content)
-        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), name)
+        """Read `file` if it is small and not known, after a look at what lies beside it."""
+        known = self._known if self._known is not None and self._known.name == name else None
+        siblings = None
+        if self._precompressed and not is_packed(media_type(name)):
+            beside = NOTHING_KNOWN if known is None else known.siblings
+            siblings = look_beside(self._root, name, file, beside, cached_only=cached_only)
+        before = file.stamp
+        content = read_small(name, file, None if known is None else known.stamp, cached_only=cached_only)
+        if siblings is not None and file.stamp != before:  # it changed while we looked: so did what is fresh
+            siblings = siblings._replace(found=tuple(each for each in siblings.found if is_fresh(each.file, file)))
+        return Found(name, file, content, siblings)
 
 
 def _not_found(path: bytes) -> OSError:

@@ -1,9 +1,9 @@
-"""The media type of a file, by its name alone.
+"""The media type of a file, by its name alone, and whether content of that type shrinks.
 
 Owns:    one table, media type to extensions. It is ours: what /etc/mime.types says differs from host to host.
 Never:   looks into a file, guesses, or calls the unknown text: what is not in the table is application/octet-stream,
          and handlers.static adds nosniff, so that browsers do not guess either (T-46).
-Used by: handlers.static.
+Used by: handlers.static; handlers.variants, files.variants and compress (what shrinks).
 
 Names are the registered ones (IANA media types registry, RFC 6838). The last group has no registration; there the name
 is the one that browsers and other programs know.
@@ -190,3 +190,66 @@ def media_type(name: bytes) -> bytes:
     """Return the Content-Type of the file `name` (a path or its last segment)."""
     _, dot, extension = name.rpartition(b".")
     return _BY_EXTENSION.get(extension.lower(), UNKNOWN) if dot else UNKNOWN
+
+
+# -- what shrinks ------------------------------------------------------------------------------
+
+# Text, whatever its name: worth coding while somebody waits for other things. Beside these, all of text/ and all that
+# is written in XML or JSON (RFC 6839).
+_TEXT: Final = frozenset(
+    (
+        b"application/json",
+        b"application/xml",
+        b"application/xml-dtd",
+        b"application/yaml",
+        b"application/toml",
+        b"application/sql",
+        b"application/n-triples",
+        b"application/n-quads",
+        b"application/trig",
+        b"application/x-ndjson",
+        b"application/postscript",
+        b"application/rtf",
+        b"application/vnd.apple.mpegurl",
+        b"application/wasm",  # no text, and shrinks like it; the same for the fonts below
+        b"application/vnd.ms-fontobject",
+        b"font/ttf",
+        b"font/otf",
+        b"model/obj",
+        b"model/mtl",
+    )
+)
+_TEXT_SUFFIXES: Final = (b"+xml", b"+json")
+
+# Compressed by what they are: another coding makes them larger, or smaller by nothing worth the trouble (T-38).
+_PACKED: Final = frozenset(
+    (
+        *(b"font/woff", b"font/woff2", b"application/pdf", b"application/epub+zip", b"application/vnd.comicbook+zip"),
+        *(b"application/vnd.google-earth.kmz", b"application/zip", b"application/gzip", b"application/zstd"),
+        *(b"application/vnd.rar", b"application/java-archive", b"application/vnd.debian.binary-package"),
+        *(b"application/vnd.android.package-archive", b"application/x-7z-compressed", b"application/x-xz"),
+        *(b"application/x-bzip2", b"application/x-rpm", b"application/vnd.flatpak", b"application/vnd.apache.parquet"),
+        *(b"model/3mf", b"model/vnd.usdz+zip"),
+    )
+)
+_PACKED_PREFIXES: Final = (
+    *(b"image/", b"audio/", b"video/"),
+    *(b"application/vnd.openxmlformats-", b"application/vnd.oasis.opendocument."),
+)
+_UNPACKED: Final = frozenset(
+    (b"image/bmp", b"image/vnd.microsoft.icon", b"image/vnd.adobe.photoshop", b"audio/wav", b"audio/midi")
+)
+
+
+def is_text(content_type: bytes) -> bool:
+    """Tell whether content of this type is worth coding when it is asked for."""
+    essence = content_type.partition(b";")[0]
+    return essence.startswith(b"text/") or essence.endswith(_TEXT_SUFFIXES) or essence in _TEXT
+
+
+def is_packed(content_type: bytes) -> bool:
+    """Tell whether content of this type is compressed already, so that nobody need look for a coded variant of it."""
+    essence = content_type.partition(b";")[0]
+    if essence in _PACKED:
+        return True
+    return essence.startswith(_PACKED_PREFIXES) and not essence.endswith(_TEXT_SUFFIXES) and essence not in _UNPACKED

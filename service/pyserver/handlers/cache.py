@@ -3,51 +3,75 @@
 Owns:    its entries; an entry owns its content, or the descriptor of a file too large for memory.
 Never:   touches the disk, knows the time, or empties itself: it evicts singly, the longest unused first. (A cache that
          clears itself when it is full costs twice as much as soon as the working set is larger.)
-Used by: handlers.static; one thread at a time, the leader.
+Used by: handlers.static, handlers.entries, handlers.variants; one thread at a time, the leader.
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from pyserver import limits
+from pyserver.files.content import Stamp
 from pyserver.files.resolve import OpenFile
 from pyserver.http.response import Response
+
+# Answers that an entry holds ready, one for each value of Accept-Encoding: browsers send a handful of them. Others go
+# the full way.
+_READY_MAX: Final = 16
+_READY_VALUE_MAX_BYTES: Final = 200
+
+_NOTHING: Final = frozenset[bytes]()
+_NS_PER_S: Final = 1_000_000_000
 
 # Beside its content, an entry is an object, a key, its fields and a prepared head: 1.6 kB by measurement (tracemalloc).
 _ENTRY_BYTES: Final = 1600
 
 
 class Entry:
-    """One representation, as it was when it was last looked at. Only the leader changes it (handlers.static)."""
+    """One representation, as it was when it was last looked at. Only the leader changes it (handlers)."""
 
     __slots__ = (
+        "absent",
         "added",
         "changed_at",
+        "coding",
         "content",
         "etag",
         "fields",
         "file",
+        "folder",
+        "kept",
         "looked_at",
+        "made",
+        "makeable",
+        "making",
         "media_type",
         "modified",
         "name",
+        "negotiated",
+        "path",
         "plain",
         "plain_at",
         "read_at",
+        "ready",
+        "ready_at",
         "settled",
+        "siblings",
         "size",
         "stamp",
+        "tag_coding",
         "unchanged",
         "validators",
     )
 
-    def __init__(self, name: bytes, file: OpenFile, *, large: bool) -> None:
+    def __init__(self, path: bytes, name: bytes, stamp: Stamp, file: OpenFile | None, coding: bytes = b"") -> None:
+        self.path = path  # that was asked for, cleaned: its key in the cache
         self.name = name  # of the file that was opened: with the index, where the path names a folder
-        self.stamp = file.stamp  # equal means the same content
-        self.changed_at = file.changed_at
-        self.size = file.size
+        self.stamp = stamp  # of the file; equal means the same content
+        self.changed_at = stamp[4] // _NS_PER_S
+        self.size = stamp[2]  # of the content
         self.content: bytes | memoryview | None = None
-        self.file = file if large else None  # what is too large for memory stays open instead
+        self.file = file  # stays open as long as the content is not in memory
         self.looked_at = 0  # clock.second when the name was last opened
         self.read_at = 0  # clock.second when the content was last read
         self.plain: Response | None = None  # the answer to GET without conditions, HTTP/1.1, keep-alive
@@ -58,14 +82,35 @@ class Entry:
         self.modified: int | None = None  # Last-Modified, seconds since the epoch; None: the file has no credible time
         self.validators = b""  # the field lines of both
         self.added = b""  # the field lines that the site adds for its name (handlers.rules)
+        self.kept = b""  # those of them that a 304 has
         self.unchanged = b""  # all field lines of a 304
         self.fields = b""  # all field lines of a 200 that depend on the file alone, but for Content-Length
+        # Of a coded variant. It is an entry as well, in no cache: its source holds it.
+        self.coding = coding  # empty: identity
+        self.tag_coding = coding  # what its tag says of it
+        # Of a source that has variants, or may get them (handlers.variants). By coding, in our order:
+        self.siblings: Mapping[bytes, Entry] = {}  # found beside the file
+        self.made: Mapping[bytes, Entry] = {}  # made of the content
+        self.makeable: tuple[bytes, ...] = ()  # may be made, or were
+        self.making = _NOTHING  # are being made
+        self.negotiated = False  # there are, or may be
+        self.folder: Stamp | None = None  # of its folder, while no sibling can appear there unnoticed
+        self.absent = _NOTHING  # codings that had no sibling there
+        self.ready: dict[bytes | None, Response] = {}  # plain answers by the value of Accept-Encoding
+        self.ready_at = 0  # clock.second of them
 
     def keep_content(self, content: bytes, second: int) -> None:
         """Hold the content, read at `second`; what was prepared from an earlier reading goes."""
         self.content = content
+        self.size = len(content)
+        self.file = None
         self.read_at = second
+        self.forget_answers()
+
+    def forget_answers(self) -> None:
+        """Let go of what was prepared."""
         self.plain = None
+        self.ready.clear()
 
     def keep_plain(self, answer: Response, head_bytes: int) -> None:
         """Hold the answer to a plain GET of the second of the last look; its wire is now the only copy."""
@@ -74,10 +119,19 @@ class Entry:
         if self.content is not None:
             self.content = memoryview(answer.wire)[head_bytes:]
 
+    def keep_ready(self, accept_encoding: bytes | None, answer: Response, second: int) -> None:
+        """Hold the plain answer for whoever accepts the same codings in this second."""
+        if self.ready_at != second:
+            self.ready.clear()
+            self.ready_at = second
+        if len(self.ready) < _READY_MAX and len(accept_encoding or b"") <= _READY_VALUE_MAX_BYTES:
+            self.ready[accept_encoding] = answer
+
     @property
     def weight(self) -> int:
-        """Return the bytes of memory that this entry stands for."""
-        return _ENTRY_BYTES + (self.size if self.file is None else 0)
+        """Return the bytes of memory that this entry stands for. It does not change while the entry is in a cache."""
+        own = _ENTRY_BYTES + (self.size if self.file is None else 0)
+        return own + sum(variant.weight for variant in (*self.siblings.values(), *self.made.values()))
 
 
 class _Room:
@@ -132,12 +186,12 @@ class FileCache:
         """Return the bytes that the caches that share the room stand for."""
         return self._room.bytes
 
-    def put(self, path: bytes, entry: Entry) -> None:
-        """Keep `entry`, now the most recently used, and evict what is too much."""
+    def put(self, path: bytes, entry: Entry) -> bool:
+        """Keep `entry`, now the most recently used, and evict what is too much; tell whether there is room for it."""
         self.drop(path)
         room, place = self._room, _Place(self, path, entry.weight)
         if place.weight > room.max_bytes:
-            return
+            return False
         self._entries[path] = entry
         room.order[entry] = place
         room.bytes += place.weight
@@ -147,6 +201,7 @@ class FileCache:
             next(iter(room.opened.values())).clear()
         while room.bytes > room.max_bytes or len(room.order) > room.max_entries:
             next(iter(room.order.values())).clear()
+        return entry in room.order
 
     def close_unused(self, since: int) -> None:
         """Forget open files last looked at before `since`: the room of a deleted one is not free before."""

@@ -6,7 +6,7 @@ Fails:   RootError (a root cannot be served).
 Used by: cli, for `pyserver explain`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from pyserver.clock import Clock
@@ -36,7 +36,8 @@ class Explanation(NamedTuple):
 def explain(config: Config, head: bytes) -> Explanation:
     """Return the answer to a request whose head is `head`; content may follow, and is not looked at."""
     clock, trace = Clock(), Trace()
-    sites = router.build(config.sites, config.limits, clock, trace)
+    submit = _declined if config.server.threads > 1 else None  # as in worker.main
+    sites = router.build(config.sites, config.limits, clock, trace=trace, submit=submit)
     try:
         request = parse_head(head)
     except ProtocolError as error:
@@ -48,3 +49,8 @@ def explain(config: Config, head: bytes) -> Explanation:
         answer.run()
         answer = answer.finish()
     return Explanation(trace.steps, answer)
+
+
+def _declined(_run: Callable[[], None], _then: Callable[[], None]) -> bool:
+    """Take no work: what would be made for later answers is told, and not made."""
+    return False

@@ -17,6 +17,7 @@ from pyserver.files.resolve import Root
 from pyserver.handlers.cache import FileCache
 from pyserver.handlers.static import LookAgain, Pending, StaticSite
 from pyserver.handlers.trace import Trace
+from pyserver.handlers.variants import Submit, Workshop
 from pyserver.http.request import Request
 from pyserver.http.response import Response
 
@@ -64,15 +65,26 @@ class Router:
         return [look for site in self._sites for look in site.tidy()]
 
 
-def build(sites: Sequence[Site], limits: Limits, clock: Clock, trace: Trace | None = None) -> Handler:
-    """Return what answers for `sites`: where there is one, itself. What they decide, they tell `trace`."""
+def build(
+    sites: Sequence[Site],
+    limits: Limits,
+    clock: Clock,
+    *,
+    trace: Trace | None = None,
+    submit: Submit | None = None,
+) -> Handler:
+    """Return what answers for `sites`: where there is one, itself.
+
+    What they decide, they tell `trace`; `submit` takes work that is not the leader's.
+    """
     cache = FileCache(limits.cache_bytes, limits.cache_entries)
-    made = [(site.hosts, _site(site, clock, cache.beside())) for site in sites]
+    workshop = None if submit is None else Workshop(submit)
+    made = [(site.hosts, _site(site, clock, cache.beside(), workshop)) for site in sites]
     for _, site in made:
         site.trace = trace
     return made[0][1] if len(made) == 1 else Router(made)
 
 
-def _site(site: Site, clock: Clock, cache: FileCache) -> StaticSite:
+def _site(site: Site, clock: Clock, cache: FileCache, workshop: Workshop | None) -> StaticSite:
     aliases = [(alias.path, Root(alias.root, site.symlinks)) for alias in site.aliases]
-    return StaticSite(site, Root(site.root, site.symlinks), clock, cache, aliases)
+    return StaticSite(site, Root(site.root, site.symlinks), clock, cache, aliases, workshop)

@@ -19,16 +19,17 @@ from pyserver import limits
 from pyserver.clock import Clock
 from pyserver.config import Site
 from pyserver.files.generation import View
-from pyserver.files.look import Found, Known, Look
-from pyserver.files.mediatypes import media_type
+from pyserver.files.look import Found, Look
 from pyserver.files.policy import hidden
-from pyserver.files.resolve import STATUS_FOR_ERRNO, OpenFile, Root, WouldBlock
+from pyserver.files.resolve import STATUS_FOR_ERRNO, Root, WouldBlock
+from pyserver.handlers import entries
 from pyserver.handlers.cache import Entry, FileCache
 from pyserver.handlers.redirects import Redirects
-from pyserver.handlers.rules import Lines, Rules
+from pyserver.handlers.rules import Rules
 from pyserver.handlers.trace import Trace
 from pyserver.handlers.trees import Tree, Trees
-from pyserver.http import conditional, cors, lifecycle, multipart, ranges, target, validators
+from pyserver.handlers.variants import Variants, Workshop
+from pyserver.http import conditional, cors, lifecycle, multipart, ranges, target
 from pyserver.http.dates import imf_fixdate
 from pyserver.http.errors import ProtocolError
 from pyserver.http.headers import field
@@ -50,8 +51,6 @@ _CONDITIONS: Final = frozenset(
 # In the cache, before the path of a page that was not asked for: no path of a request begins so.
 _UNASKED: Final = b"\0"
 
-_NS_PER_S: Final = 1_000_000_000
-
 
 class StaticSite:
     """The files below one root, as answers."""
@@ -70,6 +69,7 @@ class StaticSite:
         "_redirects",
         "_rules",
         "_trees",
+        "_variants",
         "clean_urls",
         "clock",
         "index",
@@ -78,8 +78,15 @@ class StaticSite:
     )
 
     def __init__(
-        self, settings: Site, root: Root, clock: Clock, cache: FileCache, aliases: Sequence[tuple[str, Root]] = ()
+        self,
+        settings: Site,
+        root: Root,
+        clock: Clock,
+        cache: FileCache,
+        aliases: Sequence[tuple[str, Root]] = (),
+        workshop: Workshop | None = None,
     ) -> None:
+        """Serve `root` and the folders of `aliases`; without a workshop, no variants are made."""
         self.settings = settings
         self.trace: Trace | None = None  # `pyserver explain` has one
         self._trees = Trees(root, aliases)
@@ -97,6 +104,7 @@ class StaticSite:
         self.clock = clock
         self._cache = cache
         self._cached = cache.get
+        self._variants = Variants(cache, workshop if settings.compress else None)
         self._date = b""
         self._date_second = -1
 
@@ -111,15 +119,16 @@ class StaticSite:
         entry = self._cached(request.path)
         if (
             entry is not None
-            and entry.plain is not None
-            and entry.plain_at == self.clock.second
+            and entry.ready_at == self.clock.second
             and keep
             and request.minor == 1
             and request.method == b"GET"
             and self._decisive.isdisjoint(request.fields)
-            and (entry.file is None or _is_true(entry))
+            and (entry.file is None or entries.is_true(entry))
         ):
-            return entry.plain
+            answer = entry.ready.get(request.fields.get(b"accept-encoding"))
+            if answer is not None:
+                return answer
         return self._full_way(request, lifecycle.connection_field(request.minor, keep))
 
     def tidy(self) -> "list[LookAgain]":
@@ -168,7 +177,7 @@ class StaticSite:
             if trace:
                 trace.hidden()
             return self._error(404, request, connection)
-        if entry is not None and entry.looked_at == self.clock.second and _is_true(entry):
+        if entry is not None and entry.looked_at == self.clock.second and entries.is_true(entry):
             return self._answer(request, connection, entry)
         return self._look(Pending(self, request, connection, self._trees.of(path), path, entry, None))
 
@@ -177,7 +186,7 @@ class StaticSite:
         if self.trace:
             self.trace.stands_in(path, page.status)
         entry = self._cached(_UNASKED + path)
-        if entry is not None and entry.looked_at == self.clock.second and _is_true(entry):
+        if entry is not None and entry.looked_at == self.clock.second and entries.is_true(entry):
             return self._tell(request, connection, entry, page)
         return self._look(Pending(self, request, connection, self._trees.of(path), path, entry, page))
 
@@ -196,7 +205,16 @@ class StaticSite:
         if isinstance(found, Found) and pending.page is None and self._hidden(tree.prefix + found.name):
             found = errno.ENOENT  # T-4: what was opened is more than what was asked for, so it is judged too
         if isinstance(found, Found) and found.file is not None:
-            entry = self._renewed(pending, found, found.file)
+            formers = (self._cached(pending.key), pending.entry)  # another Pending may have been here meanwhile
+            self._cache.drop(pending.key)
+            entry = entries.renewed(
+                formers,
+                Entry(pending.key, tree.prefix + found.name, found.file.stamp, found.file),
+                found,
+                pending.view.second,
+                self._rules,
+                compress=self._variants.are_made,
+            )
             if tree.generations.is_current(pending.view):  # else it is for this answer only
                 self._cache.put(pending.key, entry)
             self._close_unused()
@@ -219,18 +237,6 @@ class StaticSite:
     def _hidden(self, path: bytes) -> bool:
         return hidden(path, dot_files=self._dot_files)
 
-    def _renewed(self, pending: "Pending", found: Found, file: OpenFile) -> Entry:
-        """Return the entry for what was found: the one there was, where it still is true."""
-        entry, name, second = pending.entry, pending.tree.prefix + found.name, pending.view.second
-        if entry is None or entry.stamp != file.stamp or entry.name != name:
-            entry = Entry(name, file, large=found.content is None)
-        if not entry.settled:  # with time, weak validators become strong
-            _describe(entry, file, second, self._rules.lines(name))
-        if found.content is not None:
-            entry.keep_content(found.content, second)
-        entry.looked_at = second
-        return entry
-
     def _close_unused(self) -> None:
         self._cache.close_unused(self.clock.second - limits.FILES_KEPT_OPEN_S)
 
@@ -245,22 +251,27 @@ class StaticSite:
     def _answer(self, request: Request, connection: bytes, entry: Entry) -> "Response | Pending":
         """Decide in the order of RFC 9110 13.2.2. Only a request that would be 200 comes here (13.2.1)."""
         fields, second, trace = request.fields, self.clock.second, self.trace
+        chosen = self._variants.select(request, entry, second)
         if trace:
             trace.file(entry, self._rules.matching(entry.name))
+            trace.variant(request, entry, chosen)
         if self._decisive.isdisjoint(fields):
-            return self._whole(request, connection, entry)
+            answer = self._whole(request, connection, chosen)
+            if answer is chosen.plain:
+                entry.keep_ready(fields.get(b"accept-encoding"), answer, second)
+            return answer
 
-        status = conditional.evaluate(fields, entry.etag, entry.modified, request.method, second)
+        status = conditional.evaluate(fields, chosen.etag, chosen.modified, request.method, second)
         if trace:
             trace.conditions(request, status)
         if status == 304:
-            return self._bare(304, request, connection, entry.unchanged)
+            return self._bare(304, request, connection, chosen.unchanged)
         if status == 412:
             return self._error(412, request, connection)
 
         if request.method == b"GET" and b"range" in fields:  # RFC 9110 14.2: no other method has ranges (T-29)
-            return self._ranged(request, connection, entry)
-        return self._whole(request, connection, entry)
+            return self._ranged(request, connection, chosen)
+        return self._whole(request, connection, chosen)
 
     def _ranged(self, request: Request, connection: bytes, entry: Entry) -> "Response | Pending":
         """Decide what a Range gets; with If-Range only while this is what the client has the rest of (13.1.5)."""
@@ -283,6 +294,8 @@ class StaticSite:
             return self._error(416, request, connection, ranges.unsatisfied_range(entry.size))
         if len(spans) == 1:
             return self._part(request, connection, entry, spans[0])
+        if entry.coding:  # does Content-Encoding mean the parts or the whole of them? Readers differ
+            return self._whole(request, connection, entry)
         return self._parts(request, connection, entry, spans)
 
     def _other_method(self, request: Request, connection: bytes) -> "Response | Pending":
@@ -325,7 +338,11 @@ class StaticSite:
         parts = multipart.parts(spans, entry.size, entry.media_type, boundary)
         count = sum(len(part) if isinstance(part, bytes) else part[1] for part in parts)
         length = b"Content-Length: %d\r\n" % count
-        lines = (_fields(multipart.content_type(boundary), entry.validators, entry.added), length, self._asker(request))
+        lines = (
+            entries.fields(multipart.content_type(boundary), entry.validators, entry.added),
+            length,
+            self._asker(request),
+        )
         start, close = head(206, lines, self._now(), connection), connection == lifecycle.CLOSE
         content = entry.content
         if content is None:
@@ -418,7 +435,7 @@ class Pending:
         self._site = site
         # What was not asked for is opened by its own name and no other.
         self._index, self._clean = (site.index, site.clean_urls) if page is None else ((), False)
-        self._known = _known(tree, entry)
+        self._known = entries.known(entry, len(tree.prefix))
         self.request = request
         self.connection = connection
         self.tree = tree
@@ -458,7 +475,9 @@ class Pending:
 
     def _look(self, *, cached_only: bool) -> Found:
         root, path = self.view.look(cached_only=cached_only), self.path[len(self.tree.prefix) :]
-        return Look(root, path, self._index, self._known, clean=self._clean).take(cached_only=cached_only)
+        beside = self._site.settings.precompressed
+        look = Look(root, path, self._index, self._known, clean=self._clean, precompressed=beside)
+        return look.take(cached_only=cached_only)
 
 
 class Page(NamedTuple):
@@ -508,46 +527,3 @@ def _with_content(status: int, start: bytes, entry: Entry, span: ranges.Span, co
         return Response(status, start, content_bytes=count, source=entry.file, offset=first, count=count, close=close)
     wire = b"".join((start, entry.content[first:end]))
     return Response(status, wire, content_bytes=count, close=close)
-
-
-# -- entries -----------------------------------------------------------------------------------
-
-
-def _is_true(entry: Entry) -> bool:
-    """Tell whether the validators of an entry are those of what would be sent.
-
-    Content in memory is what it was at the look. A file that is sent from its descriptor may have been written to
-    meanwhile, within the second: its new bytes under the old tag would get into somebody's half of the old file (T-30).
-    """
-    file = entry.file
-    return file is None or not (file.refresh() or file.stamp != entry.stamp)
-
-
-def _known(tree: Tree, entry: Entry | None) -> Known | None:
-    """Return what need not be read again when it is found unchanged."""
-    if entry is None or entry.read_at - entry.changed_at < validators.SETTLED_AFTER_S:
-        return None
-    return Known(entry.name[len(tree.prefix) :], entry.stamp)
-
-
-def _describe(entry: Entry, file: OpenFile, second: int, added: Lines) -> None:
-    """Write the fields of an answer that depend on the file alone, as it was found at `second`.
-
-    `added`: what the site adds for its name.
-    """
-    modified = file.modified_ns // _NS_PER_S
-    entry.settled = validators.settled(modified, file.changed_at, second)
-    # Times of 0 and 1 are what archives and images have instead of none, the same for all their files (T-18).
-    if modified > 1:
-        entry.modified = min(modified, second)  # RFC 9110 8.8.2.1: not later than Date
-        entry.etag = validators.entity_tag(file.modified_ns, file.size, strong=entry.settled)
-        entry.validators = b"Last-Modified: %b\r\nETag: %b\r\n" % (imf_fixdate(entry.modified), entry.etag)
-    entry.media_type = media_type(entry.name)
-    entry.added, kept = added
-    entry.fields = _fields(entry.media_type, entry.validators, entry.added)
-    entry.unchanged = entry.validators + kept
-
-
-def _fields(content_type: bytes, validator_lines: bytes, added: bytes) -> bytes:
-    """Return the field lines of a 200 or 206, but for Content-Length and Content-Range."""
-    return b"Content-Type: %b\r\nAccept-Ranges: bytes\r\n%b%b" % (content_type, validator_lines, added)

@@ -100,6 +100,21 @@ class Trace:
         added = _shown(entry.added).removesuffix("\r\n").replace("\r\n", "; ")
         self._note("fields", f"{added} (by {', '.join(patterns)})" if patterns else added)
 
+    def variant(self, request: Request, entry: Entry, chosen: Entry) -> None:
+        """Of the variants of this file, this one was chosen."""
+        if not entry.negotiated:
+            return
+        asked = request.fields.get(b"accept-encoding")
+        said = "no accept-encoding" if asked is None else f"accept-encoding: {_shown(asked)}"
+        if chosen is entry:
+            what = "identity"
+        else:
+            tag = "no tag" if chosen.etag is None else f"tag {_shown(chosen.etag)}"
+            what = f"{_shown(chosen.coding)}, {chosen.size} bytes, {tag}"
+        there = ", ".join(_shown(coding) for coding in entry.siblings) or "none"
+        made = ", ".join(_shown(coding) for coding in entry.makeable) or "none"
+        self._note("variant", f"{said}: {what} (beside the file: {there}; made in memory: {made})")
+
     # -- which answer
 
     def conditions(self, request: Request, status: int) -> None:

@@ -214,6 +214,12 @@ class Connections:
             connection.deadline = min(connection.deadline, grace)
             self._parking.put(connection)
 
+    def submit(self, run: Callable[[], None], then: Callable[[], None]) -> bool:
+        """Take work of a handler that no client waits for; False when the worker is about to leave."""
+        if not self.draining:
+            self.jobs.append(Job(run, then))
+        return not self.draining
+
     # -- the spine -------------------------------------------------------------------------------
 
     def serve(self, connection: Connection) -> None:

@@ -11,10 +11,12 @@ import gc
 import logging
 import resource
 import select
+from collections.abc import Callable
 
 import setproctitle
 
 from pyserver.clock import Clock
+from pyserver.files.codings import CODINGS
 from pyserver.files.resolve import RootError
 from pyserver.handlers import router
 from pyserver.ipc.assignment import Assignment
@@ -37,8 +39,13 @@ def run(assignment: Assignment) -> int:
     faulthandler.enable()
     setproctitle.setproctitle(f"pyserver: worker {slot}")
     clock, tally = Clock(), Tally()
+
+    def submit(work: Callable[[], None], then: Callable[[], None]) -> bool:
+        return connections.submit(work, then)  # of below: nobody asks a site before
+
     try:
-        sites = router.build(config.sites, config.limits, clock)
+        followers = config.server.threads > 1
+        sites = router.build(config.sites, config.limits, clock, submit=submit if followers else None)
         access = None if config.log.access == "off" else AccessLog(config.log.access, clock)
     except RootError as error:
         log.error("%s", error)  # noqa: TRY400  for the administrator, not our stack
@@ -63,4 +70,4 @@ def _capacity() -> int:
     soft = 1024
     with contextlib.suppress(OSError, ValueError):
         soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(32, soft - WORKER_RESERVED_DESCRIPTORS - FILES_KEPT_OPEN_MAX)
+    return max(32, soft - WORKER_RESERVED_DESCRIPTORS - FILES_KEPT_OPEN_MAX * (1 + len(CODINGS)))

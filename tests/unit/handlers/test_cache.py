@@ -14,7 +14,8 @@ def entry(folder: Path, size: int = 0, *, large: bool = False) -> Entry:
     path = folder / "file"
     with path.open("wb") as file:
         file.truncate(size)
-    made = Entry(b"/file", OpenFile(os.open(path, os.O_RDONLY)), large=large)
+    found = OpenFile(os.open(path, os.O_RDONLY))
+    made = Entry(b"/file", b"/file", found.stamp, found if large else None)
     path.unlink()
     return made
 

@@ -46,7 +46,12 @@ class Hall:
         self.access = AccessLog(str(log), self.clock)
         self.root = ColdRoot(str(site))
         self.connections = Connections(
-            StaticSite(Site(str(site), errors=errors or {}), self.root, self.clock, FileCache(1 << 20, 100)),
+            StaticSite(
+                Site(str(site), precompressed=False, errors=errors or {}),
+                self.root,
+                self.clock,
+                FileCache(1 << 20, 100),
+            ),
             (Origin("http", socket.AF_UNIX),),
             LIMITS,
             self.clock,

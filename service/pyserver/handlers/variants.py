@@ -1,0 +1,191 @@
+"""Which representation of a file a request gets, and the making of those that are not there yet.
+
+Owns:    the choice between identity, the variants beside the file and those made of its content; what waits to be made.
+Never:   keeps anybody waiting for a variant: until it is made, the answer is one that is there. Makes one twice at a
+         time, more than one at a time, in the leader, or one that would be larger than identity.
+Fails:   never; a variant that could not be made (worker.pool logs why) is not tried again for this content.
+Used by: handlers.static, handlers.router (the workshop). All by the leader, but _Work.run(), which any thread may call.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from typing import Final
+
+from pyserver import limits
+from pyserver.files.codings import BY_NAME
+from pyserver.handlers import entries
+from pyserver.handlers.cache import Entry, FileCache
+from pyserver.http import conditional, negotiation, validators
+from pyserver.http.request import Request
+
+# Takes what may block, for any thread, and what comes after it, for the leader; False when nothing more is taken.
+Submit = Callable[[Callable[[], None], Callable[[], None]], bool]
+
+# Browsers send a handful of different values; longer ones are read each time.
+_REMEMBERED_MAX: Final = 512
+_REMEMBERED_MAX_BYTES: Final = 200
+
+# Conditions by which a client names representations that it knows (RFC 9110 13.1.1, 13.1.2, 13.1.5).
+_NAMING: Final = (b"if-none-match", b"if-match", b"if-range")
+
+
+class Variants:
+    """The variants of the entries of one site's cache."""
+
+    __slots__ = ("_cache", "_workshop", "are_made")
+
+    def __init__(self, cache: FileCache, workshop: "Workshop | None") -> None:
+        self._cache = cache
+        self._workshop = workshop  # None: only what lies beside files is used
+        self.are_made = workshop is not None
+
+    def select(self, request: Request, entry: Entry, second: int) -> Entry:
+        """Return the representation of `entry` that answers `request` (RFC 9110 12.1).
+
+        A client that names one by its tag gets that one, if it may be sent at all: what it has is still good, although
+        by now there may be a better one. So a download goes on with the bytes that it began with.
+        """
+        if not entry.negotiated:
+            return entry
+        fields = request.fields
+        accepted = fields.get(b"accept-encoding")
+        chosen = self._prefer(entry, accepted, ranged=b"range" in fields)
+        for name in _NAMING:
+            if name in fields:
+                return _named(fields, fields[name], entry, chosen, request.method, second)
+        return chosen
+
+    def _prefer(self, entry: Entry, accepted: bytes | None, *, ranged: bool) -> Entry:
+        """Return the best variant that there is, and see to it that there will be a better one."""
+        coding = _choose(accepted, tuple(entry.siblings))
+        if coding is not None:
+            return entry.siblings[coding]
+        # A part of what may be made or dropped any moment is only for who names it: else the next part that this
+        # client asks for might be of another representation (T-31).
+        if ranged:
+            return entry
+        coding = _choose(accepted, entry.makeable)
+        if coding is not None and coding not in entry.made:
+            if self._workshop is not None:
+                self._workshop.order(self._cache, entry, coding)
+            coding = _choose(accepted, tuple(entry.made))
+        return entry if coding is None else entry.made[coding]
+
+
+class Workshop:
+    """Where the variants of all sites of a worker are made, one after the other: other threads are for the disk."""
+
+    __slots__ = ("_at_work", "_submit", "_waiting")
+
+    def __init__(self, submit: Submit) -> None:
+        self._submit = submit
+        self._waiting: deque[_Work] = deque()
+        self._at_work = False
+
+    def order(self, cache: FileCache, entry: Entry, coding: bytes) -> None:
+        """Have a variant made, unless that is under way or in vain: what is not in the cache is not asked for again."""
+        work = _Work(cache, entry, coding)
+        if coding not in entry.making and len(self._waiting) < limits.CODINGS_WAITING_MAX and work.is_wanted:
+            entry.making |= {coding}
+            self._waiting.append(work)
+            self._next()
+
+    def _next(self) -> None:
+        """Hand the next one to a follower."""
+        while self._waiting and not self._at_work:
+            work = self._waiting.popleft()
+            if not work.is_wanted:
+                continue
+            self._at_work = self._submit(work.run, partial(self._done, work))
+            if not self._at_work:  # the worker is about to leave
+                work.entry.making -= {work.coding}
+
+    def _done(self, work: "_Work") -> None:
+        """Keep what was made, also for other paths of the same file that wait for it."""
+        self._at_work = False
+        for other in [each for each in self._waiting if each.is_like(work)]:
+            self._waiting.remove(other)
+            other.keep(work.coded)
+        work.keep(work.coded)
+        self._next()
+
+
+class _Work:
+    """The making of one variant."""
+
+    __slots__ = ("_cache", "_content", "coded", "coding", "entry")
+
+    def __init__(self, cache: FileCache, entry: Entry, coding: bytes) -> None:
+        assert entry.content is not None
+        self._cache = cache
+        self._content = entry.content  # as it is held now; the leader may come to hold it in another form
+        self.entry = entry
+        self.coding = coding
+        self.coded: bytes | None = None
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the entry is in the cache: not evicted, and not replaced since its content has changed."""
+        return self._cache.get(self.entry.path) is self.entry
+
+    def is_like(self, other: "_Work") -> bool:
+        """Tell whether the outcome is the same."""
+        if self.coding != other.coding or self.entry.stamp != other.entry.stamp:
+            return False
+        return self._content == other._content  # noqa: SLF001  # of our own class
+
+    def run(self) -> None:
+        """Code the content. Any thread may call this."""
+        coding = BY_NAME[self.coding]
+        self.coded = coding.encode(self._content, coding.effort.at_once)
+
+    def keep(self, coded: bytes | None) -> None:
+        """Put the variant to its source, in the room that the cache has; where there is none, it is not tried again."""
+        entry, coding = self.entry, self.coding
+        entry.making -= {coding}
+        if not self.is_wanted:
+            return
+        self._cache.drop(entry.path)  # its weight changes
+        if coded is not None and len(coded) < entry.size:
+            entry.made = {**entry.made, coding: entries.made(entry, coding, coded, entry.looked_at)}
+            entry.ready.clear()
+            if self._cache.put(entry.path, entry):
+                return
+            entry.made = {each: made for each, made in entry.made.items() if each != coding}
+        entry.makeable = tuple(each for each in entry.makeable if each != coding)
+        self._cache.put(entry.path, entry)
+
+
+# -- the choice, as functions ------------------------------------------------------------------------
+
+
+def _choose(accepted: bytes | None, available: tuple[bytes, ...]) -> bytes | None:
+    if accepted is None or not available:
+        return None
+    return (_choose_anew if len(accepted) > _REMEMBERED_MAX_BYTES else _choose_as_before)(accepted, available)
+
+
+_choose_anew: Final = negotiation.choose
+_choose_as_before: Final = lru_cache(_REMEMBERED_MAX)(negotiation.choose)
+
+
+def _named(fields: Mapping[bytes, bytes], tags: bytes, entry: Entry, chosen: Entry, method: bytes, now: int) -> Entry:
+    """Return the representation that `tags` name, the chosen one before others, and this also where they name none."""
+    if _is_in(chosen, tags):
+        return chosen
+    accepted = fields.get(b"accept-encoding")
+    for other in (*entry.siblings.values(), *entry.made.values(), entry):
+        if _is_in(other, tags) and (not other.coding or _choose(accepted, (other.coding,))):
+            return other
+    for coding in entry.makeable:
+        # Another worker made it, or this one before it was restarted. We need not have it to know that it is the same.
+        if BY_NAME[coding].recipe + b'"' in tags and _choose(accepted, (coding,)):
+            absent = entries.made(entry, coding, b"", now)
+            if conditional.evaluate(fields, absent.etag, absent.modified, method, now) == 304:
+                return absent
+    return chosen
+
+
+def _is_in(entry: Entry, tags: bytes) -> bool:
+    return entry.etag is not None and validators.opaque_tag(entry.etag) in tags
