@@ -1,7 +1,7 @@
-"""Write what is made from the table of options: `PYTHONPATH=service python3 docs/generate.py`.
+"""Write what is made from tables in the code: `PYTHONPATH=service python3 docs/generate.py`.
 
-Owns:    docs/options.md and systemd/pyserver.toml; a test fails when they are not what this writes.
-Used by: whoever changed pyserver.config.options.
+Owns:    docs/options.md, docs/security.md and systemd/pyserver.toml; a test fails when they are not what this writes.
+Used by: whoever changed pyserver.config.options or pyserver.handlers.security.
 """
 
 from pathlib import Path
@@ -11,6 +11,7 @@ from pyserver.config import DEFAULT_FILE, DEFAULT_LISTEN, LISTS, TABLES, Option
 from pyserver.config.kinds import COUNT_OR_AUTO, LOG_TARGET, NAMES, SIZE
 from pyserver.config.options import options_of
 from pyserver.config.sitekinds import HOSTS, ORIGINS, PAGE, PAGES
+from pyserver.handlers.security import PRESETS
 
 PROJECT: Final = Path(__file__).resolve().parent.parent
 
@@ -90,6 +91,49 @@ def _row(cells: tuple[str, ...] | list[str]) -> str:
     return f"| {' | '.join(escaped)} |"
 
 
+# -- docs/security.md ----------------------------------------------------------------------------
+
+ABOUT_SECURITY: Final = """\
+# Security fields
+
+<!-- Written by docs/generate.py from the tables in service/pyserver/handlers/security.py: change them there. -->
+
+Fields that make browsers more careful with the pages of a site, by its option `security`:
+
+```toml
+[[site]]
+root = "/var/www/pyserver"
+security = "basic"              # "off" is the default
+```
+
+They go with every answer, errors and redirects included. `X-Content-Type-Options: nosniff` is sent in any case.
+`Strict-Transport-Security` is not among them: it must not be sent over plain HTTP (RFC 6797, 7.2). `[[site.fields]]`
+changes one, or with the value `""` takes it away:
+
+```toml
+[[site.fields]]
+match = "/widget/**"
+set = { "X-Frame-Options" = "", "Content-Security-Policy" = "default-src 'self'; frame-ancestors https://example.org" }
+```
+"""
+
+PRESET_INTRODUCTIONS: Final = {
+    "basic": "Nothing in it breaks a page that works without it, unless other sites show it in a frame.",
+    "strict": "For sites that load everything from themselves and have neither scripts nor styles within their pages.",
+}
+
+
+def security_page() -> str:
+    """Return the text of docs/security.md."""
+    parts = [ABOUT_SECURITY]
+    for preset, introduction in PRESET_INTRODUCTIONS.items():
+        lines = [f'\n## `security = "{preset}"`\n', f"{introduction}\n"]
+        lines += [_row(["field", "value", "why"]), _row(["---"] * 3)]
+        lines += [_row((f"`{field.name}`", f"`{field.value}`", field.reason)) for field in PRESETS[preset]]
+        parts.append("\n".join(lines) + "\n")
+    return "".join(parts)
+
+
 # -- systemd/pyserver.toml -------------------------------------------------------------------------
 
 HEAD: Final = """\
@@ -137,4 +181,5 @@ def _section(table: str) -> str:
 
 if __name__ == "__main__":
     (PROJECT / "docs/options.md").write_text(options_page())
+    (PROJECT / "docs/security.md").write_text(security_page())
     (PROJECT / "systemd/pyserver.toml").write_text(sample())

@@ -3,7 +3,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from docs.generate import PROJECT, options_page, sample
+from docs.generate import PROJECT, options_page, sample, security_page
 
 from pyserver.config import OPTIONS, Override, load
 
@@ -12,6 +12,10 @@ HOW = "PYTHONPATH=service python3 docs/generate.py"
 
 def test_the_options_page_is_what_the_table_says() -> None:
     assert (PROJECT / "docs/options.md").read_text() == options_page(), HOW
+
+
+def test_the_page_of_security_fields_is_what_the_tables_say() -> None:
+    assert (PROJECT / "docs/security.md").read_text() == security_page(), HOW
 
 
 def test_the_packaged_configuration_is_what_the_table_says() -> None:
