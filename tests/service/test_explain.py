@@ -81,6 +81,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "rules/a-0123abcd.css": b"css",
         "rules/errors/404.html": b"nothing there",
         "static/a.txt": b"text",
+        "www/coded.css": b"a { color: red }\n" * 100,
+        "www/coded.css.br": b"brotli, as far as anybody looks",
+        "www/coded.css.gz": b"gzip, as far as anybody looks here",
+        "www/text.css": b"a { color: blue }\n" * 100,
         "secret": b"secret",
     }
     for name, content in files.items():
@@ -142,6 +146,15 @@ ROWS = [
     ("GET /page.html HTTP/1.1", ["Range: bytes=1-2", 'If-Range: "other"'], "range"),
     ("GET /large.bin HTTP/1.1", ["Range: bytes=0-9,100000-100009"], "range"),
     ("HEAD /page.html HTTP/1.1", ["Range: bytes=0-0"], "range"),
+    # variants
+    ("GET /coded.css HTTP/1.1", ["Accept-Encoding: br, gzip"], "variant"),
+    ("GET /coded.css HTTP/1.1", ["Accept-Encoding: gzip;q=1, br;q=0.5"], "variant"),
+    ("GET /coded.css HTTP/1.1", ["Accept-Encoding: br;q=0"], "variant"),
+    ("GET /coded.css HTTP/1.1", [], "variant"),
+    ("HEAD /coded.css HTTP/1.1", ["Accept-Encoding: *;q=0"], "variant"),
+    ("GET /coded.css HTTP/1.1", ["Accept-Encoding: br", "Range: bytes=0-3"], "range"),
+    ("GET /coded.css HTTP/1.1", ["Accept-Encoding: br", "If-None-Match: *"], "preconditions"),
+    ("GET /text.css HTTP/1.1", [], "variant"),
     # rules of sites
     ("GET /index.html HTTP/1.1", ["Host: other.example", "Origin: https://a.example"], "fields"),
     ("GET /static/a.txt HTTP/1.1", ["Host: rules.example"], "fields"),

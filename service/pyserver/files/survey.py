@@ -17,8 +17,11 @@ from itertools import islice
 from typing import Final, NamedTuple, TypeAlias
 
 from pyserver import limits
+from pyserver.files.codings import EXTENSIONS
+from pyserver.files.mediatypes import is_packed, media_type
 from pyserver.files.policy import hidden
-from pyserver.files.resolve import Root
+from pyserver.files.resolve import OpenFile, Root
+from pyserver.files.variants import is_fresh
 
 # -- the kinds of finding --------------------------------------------------------------------------
 
@@ -28,7 +31,7 @@ KINDS: Final = {
     "closed": "that cannot be read",
     "special": "that are neither files nor folders",
     "link": "links that lead nowhere",
-    "stale": "older than their file",
+    "stale": "compressed that are not sent",
     "private": "folders and files that begin with a dot",
     "backup": "backups",
     "name": "names that are hard to ask for",
@@ -88,8 +91,6 @@ _SECRET: Final = re.compile(
 )
 
 _WELL_KNOWN: Final = b"/.well-known"  # RFC 8615 3: at the top only
-
-_VARIANTS: Final = (b".zst", b".br", b".gz")
 
 # What http.target refuses in a path (T-8): a name with one of these cannot be asked for.
 _NEVER_ASKED: Final = re.compile(rb"[\x00-\x1f\x7f\\]")
@@ -206,14 +207,22 @@ class _Walk:
         return f"is a link to {os.fsdecode(target)}, which {why}"
 
     def _judge_variant(self, path: bytes, name: bytes, entries: _Entries) -> None:
+        """Tell of a variant beside a file that the server would pass over (files.variants)."""
         stem, dot, extension = name.rpartition(b".")
-        source = entries.get(stem)
-        if not self._policy.precompressed or dot + extension not in _VARIANTS or source is None:
+        is_variant = dot + extension in EXTENSIONS and stem in entries and not is_packed(media_type(stem))
+        if not is_variant or not self._policy.precompressed:
             return
-        if entries[name].stat().st_mtime_ns < source.stat().st_mtime_ns:
-            self._tell(
-                "stale", path, "is older than its file, so it is not sent; compress the file again, or delete this"
-            )
+        try:
+            if not entries[name].is_file() or not entries[stem].is_file():
+                return
+            variant = OpenFile(self._root.open(path, cached_only=False))
+            source = OpenFile(self._root.open(path[: -len(dot + extension)], cached_only=False))
+        except OSError:  # told as a finding of its own
+            return
+        if is_fresh(variant, source):
+            return
+        why = "is older than its file" if variant.modified_ns < source.modified_ns else "saves nothing"
+        self._tell("stale", path, f"{why}, so it is not sent; compress the file again, or delete this")
 
     def _judge_twins(self, folder: bytes, entries: _Entries) -> None:
         seen: dict[str, bytes] = {}

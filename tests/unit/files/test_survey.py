@@ -144,6 +144,18 @@ def test_a_variant_older_than_its_file(www: Path, extension: str) -> None:
     assert told(www, precompressed=False) == []
 
 
+def test_a_variant_that_saves_nothing(www: Path) -> None:
+    (www / "assets/a.css.gz").write_text("as long as it was")
+    what = "saves nothing, so it is not sent; compress the file again, or delete this"
+    assert told(www) == [f"assets/a.css.gz: {what}"]
+
+
+def test_what_is_no_file_is_no_variant(www: Path) -> None:
+    os.mkfifo(www / "assets/a.css.gz")
+    (www / "assets/a.css.br").symlink_to("a.css.gz")
+    assert told(www) == ["assets/a.css.gz: is a FIFO, which clients do not get"]
+
+
 def test_an_archive_is_no_variant(www: Path) -> None:
     (www / "archive.tar.gz").touch()
     os.utime(www / "archive.tar.gz", (1, 1))
