@@ -222,7 +222,7 @@ class _Walk:
         if is_fresh(variant, source):
             return
         why = "is older than its file" if variant.modified_ns < source.modified_ns else "saves nothing"
-        self._tell("stale", path, f"{why}, so it is not sent; compress the file again, or delete this")
+        self._tell("stale", path, f"{why}, so it is not sent; run pyserver compress, or delete it")
 
     def _judge_twins(self, folder: bytes, entries: _Entries) -> None:
         seen: dict[str, bytes] = {}

@@ -139,14 +139,14 @@ def test_a_variant_older_than_its_file(www: Path, extension: str) -> None:
     variant = www / f"assets/a.css.{extension}"
     variant.touch()
     os.utime(variant, (1, 1))
-    what = "is older than its file, so it is not sent; compress the file again, or delete this"
+    what = "is older than its file, so it is not sent; run pyserver compress, or delete it"
     assert told(www) == [f"assets/a.css.{extension}: {what}"]
     assert told(www, precompressed=False) == []
 
 
 def test_a_variant_that_saves_nothing(www: Path) -> None:
     (www / "assets/a.css.gz").write_text("as long as it was")
-    what = "saves nothing, so it is not sent; compress the file again, or delete this"
+    what = "saves nothing, so it is not sent; run pyserver compress, or delete it"
     assert told(www) == [f"assets/a.css.gz: {what}"]
 
 
