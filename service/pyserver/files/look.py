@@ -11,9 +11,10 @@ import os
 from typing import Final, NamedTuple
 
 from pyserver.files.content import Stamp, read_small
+from pyserver.files.listing import Folder, Lister
 from pyserver.files.mediatypes import is_packed, media_type
 from pyserver.files.policy import hidden
-from pyserver.files.resolve import OpenFile, Root, status_for
+from pyserver.files.resolve import OpenFile, Root, WouldBlock, status_for
 from pyserver.files.variants import NOTHING_KNOWN, KnownSiblings, Siblings, is_fresh, look_beside
 
 # What a clean URL leaves out.
@@ -29,18 +30,19 @@ class Known(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a path names: a regular file; or, without `file`, another path by which it should be asked for."""
+    """What a path names: a file; a folder that is listed; or, without both, the path to ask for instead."""
 
     name: bytes  # of the file, or that path
     file: OpenFile | None
     content: bytes | None  # None: as Known, or too large for memory
     siblings: Siblings | None = None  # None: not looked for
+    folder: Folder | None = None
 
 
 class Look:
     """One look at the disk, with all that is needed for it, so that it can be repeated by another thread."""
 
-    __slots__ = ("_clean", "_index", "_known", "_path", "_precompressed", "_root")
+    __slots__ = ("_clean", "_index", "_known", "_lister", "_path", "_precompressed", "_root")
 
     def __init__(
         self,
@@ -51,6 +53,7 @@ class Look:
         *,
         clean: bool = False,
         precompressed: bool = False,
+        lister: Lister | None = None,
     ) -> None:
         self._root = root
         self._path = path
@@ -58,13 +61,14 @@ class Look:
         self._known = known
         self._clean = clean  # URLs: /a.html is /a
         self._precompressed = precompressed  # variants beside the file are looked for
+        self._lister = lister  # of folders without an index; None: they are not there
 
     def take(self, *, cached_only: bool) -> Found:
         """Open, describe, and read what is small and not known."""
         if self._path.endswith(b"/"):
             found = self._find_index(self._path, cached_only=cached_only)
             if found is None:
-                raise _not_found(self._path)
+                return self._list(cached_only=cached_only)
             return self._read(*found, cached_only=cached_only)
         try:
             file = OpenFile(self._root.open(self._path, cached_only=cached_only))
@@ -83,7 +87,9 @@ class Look:
             if cleaner is not None:
                 return Found(cleaner, None, None)
             return self._read(self._path, file, cached_only=cached_only)
-        if file.is_directory and self._find_index(self._path + b"/", cached_only=cached_only) is not None:
+        if file.is_directory and (
+            self._lister is not None or self._find_index(self._path + b"/", cached_only=cached_only) is not None
+        ):
             return Found(self._path + b"/", None, None)
         raise _not_found(self._path)  # a folder without an index, a FIFO, a device: nothing that we serve
 
@@ -128,6 +134,17 @@ class Look:
         except OSError:  # something is there
             return None
         return None
+
+    def _list(self, *, cached_only: bool) -> Found:
+        """List the folder, if folders are listed."""
+        if self._lister is None:
+            raise _not_found(self._path)
+        if cached_only:  # nobody knows how many names there are, nor where they lie
+            raise WouldBlock
+        folder = OpenFile(self._root.open(self._path, cached_only=False))
+        if not folder.is_directory:
+            raise _not_found(self._path)
+        return Found(self._path, None, None, folder=self._lister.read(self._root, self._path, folder))
 
     def _read(self, name: bytes, file: OpenFile, *, cached_only: bool) -> Found:
         """Read `file` if it is small and not known, after a look at what lies beside it."""

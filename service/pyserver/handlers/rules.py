@@ -15,6 +15,7 @@ import re
 from typing import Final, NamedTuple
 
 from pyserver.config import FieldRule, Site
+from pyserver.handlers import listing
 from pyserver.handlers.security import PRESETS
 from pyserver.http import cors
 from pyserver.http.response import PAGE_POLICY, field_line
@@ -53,7 +54,7 @@ class Lines(NamedTuple):
 class Rules:
     """The response fields of one site."""
 
-    __slots__ = ("_always", "_immutable", "_rules", "_vary", "built_in", "errors")
+    __slots__ = ("_always", "_immutable", "_rules", "_vary", "built_in", "errors", "listing")
 
     def __init__(self, site: Site) -> None:
         origins = [origin.encode() for origin in site.cors]
@@ -70,6 +71,9 @@ class Rules:
         policy = (b"content-security-policy", (b"Content-Security-Policy", PAGE_POLICY))
         own = dict([policy]) if policy[0] in self._always else {}
         self.built_in = _written({**self._always, **own}, self._vary)
+        # In a listing others have a say, so it has its policy in any case.
+        policy = (b"content-security-policy", (b"Content-Security-Policy", listing.POLICY))
+        self.listing = _written({**self._always, **dict([policy])}, (b"Accept", *self._vary))
 
     def lines(self, name: bytes, *, vary: tuple[bytes, ...] = ()) -> Lines:
         """Return what the answers for the file `name` carry; they vary with the request fields `vary` too."""

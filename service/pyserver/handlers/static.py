@@ -22,7 +22,7 @@ from pyserver.files.generation import View
 from pyserver.files.look import Found, Look
 from pyserver.files.policy import hidden
 from pyserver.files.resolve import STATUS_FOR_ERRNO, Root, WouldBlock
-from pyserver.handlers import entries
+from pyserver.handlers import entries, listing
 from pyserver.handlers.cache import Entry, FileCache
 from pyserver.handlers.redirects import Redirects
 from pyserver.handlers.rules import Rules
@@ -92,7 +92,7 @@ class StaticSite:
         self._trees = Trees(root, aliases)
         self._dot_files = settings.dot_files == "allow"
         # T-4: an index that nobody may ask for is none, or the redirect to its folder would lead to a 404.
-        self.index = tuple(name.encode() for name in settings.index if not self._hidden(b"/" + name.encode()))
+        self.index = tuple(name.encode() for name in settings.index if not self.hidden(b"/" + name.encode()))
         self.clean_urls = settings.clean_urls
         self._fallback = settings.fallback.encode()
         self._error_pages = {status: path.encode() for status, path in settings.errors.items()}
@@ -173,7 +173,7 @@ class StaticSite:
                 trace.method(request.method)
             return self._error(405, request, connection, _ALLOW)
         entry = self._cached(path)
-        if entry is None and self._hidden(path):  # what is in the cache has been judged
+        if entry is None and self.hidden(path):  # what is in the cache has been judged
             if trace:
                 trace.hidden()
             return self._error(404, request, connection)
@@ -202,7 +202,7 @@ class StaticSite:
         self.take(tree, pending.view)
         if self.trace:
             self.trace.tree(tree.prefix, pending.view.root.path)
-        if isinstance(found, Found) and pending.page is None and self._hidden(tree.prefix + found.name):
+        if isinstance(found, Found) and pending.page is None and self.hidden(tree.prefix + found.name):
             found = errno.ENOENT  # T-4: what was opened is more than what was asked for, so it is judged too
         if isinstance(found, Found) and found.file is not None:
             formers = (self._cached(pending.key), pending.entry)  # another Pending may have been here meanwhile
@@ -220,11 +220,15 @@ class StaticSite:
             self._close_unused()
             return self._tell(request, connection, entry, pending.page)
         self._cache.drop(pending.key)
-        if self.trace and not isinstance(found, Found):
+        if self.trace and isinstance(found, int):
             self.trace.missing(found, self.settings.symlinks)
         if pending.page is not None:  # not there either: what it would have told is told without it
             status = pending.page.status if pending.page is not FALLBACK else 404
             return self._built_in(status, request, connection, *pending.page.lines)
+        if isinstance(found, listing.Listing):
+            if self.trace:
+                self.trace.listing(found.media_type)
+            return self._listing(request, connection, found)
         if isinstance(found, Found):
             if self.trace:
                 self.trace.elsewhere(tree.prefix + found.name)
@@ -234,7 +238,8 @@ class StaticSite:
             return self._stand_in(request, connection, self._fallback, FALLBACK)
         return self._error(status, request, connection)
 
-    def _hidden(self, path: bytes) -> bool:
+    def hidden(self, path: bytes) -> bool:
+        """Tell whether a path of the site is nobody's business. Any thread may call this."""
         return hidden(path, dot_files=self._dot_files)
 
     def _close_unused(self) -> None:
@@ -350,6 +355,19 @@ class StaticSite:
         pieces = (part if isinstance(part, bytes) else content[part[0] : sum(part)] for part in parts)
         return Response(206, b"".join((start, *pieces)), content_bytes=count, close=close)
 
+    def _listing(self, request: Request, connection: bytes, made: listing.Listing) -> "Response | Pending":
+        """Return the listing of a folder. It has no validators, so only `*` can be a precondition that matters."""
+        status = conditional.evaluate(request.fields, None, None, request.method, self.clock.second)
+        if status == 304:
+            return self._bare(304, request, connection, listing.NOT_STORED + self._rules.listing)
+        if status == 412:
+            return self._error(412, request, connection)
+        length = b"Content-Length: %d\r\n" % len(made.content)
+        lines = (made.fields, listing.NOT_STORED, self._rules.listing, length, self._asker(request))
+        start = head(200, lines, self._now(), connection)
+        content = b"" if request.method == b"HEAD" else made.content
+        return Response(200, start + content, content_bytes=len(content), close=connection == lifecycle.CLOSE)
+
     def _elsewhere(self, path: bytes, request: Request, connection: bytes) -> Response:
         """Add the slash that the relative links in a folder's index need, or lead to the clean URL of a page.
 
@@ -443,7 +461,8 @@ class Pending:
         self.entry = entry  # what the cache held
         self.page = page  # what `path` stands in for; None: it was asked for
         self.view = tree.generations.view(site.clock.second)  # one generation for all of the answer
-        self.outcome: Found | int | Exception = errno.EIO  # what is there, or the errno why not, or a bug of ours
+        # What is there, or the errno why it is not, or a bug of ours.
+        self.outcome: Found | listing.Listing | int | Exception = errno.EIO
 
     def run_at_once(self) -> bool:
         """Look without waiting; return whether that was possible."""
@@ -473,11 +492,16 @@ class Pending:
         """Return the answer, or what else has to be looked at for it. By the leader, after run()."""
         return self._site.conclude(self)
 
-    def _look(self, *, cached_only: bool) -> Found:
+    def _look(self, *, cached_only: bool) -> Found | listing.Listing:
         root, path = self.view.look(cached_only=cached_only), self.path[len(self.tree.prefix) :]
-        beside = self._site.settings.precompressed
-        look = Look(root, path, self._index, self._known, clean=self._clean, precompressed=beside)
-        return look.take(cached_only=cached_only)
+        site, wish, lister = self._site, None, None
+        if site.settings.listing and self.page is None:
+            wish = listing.wish(self.request)
+            lister = listing.lister(self.tree.prefix, wish, site.hidden)
+        beside = site.settings.precompressed
+        look = Look(root, path, self._index, self._known, clean=self._clean, precompressed=beside, lister=lister)
+        found = look.take(cached_only=cached_only)
+        return listing.render(found.folder, wish) if found.folder is not None and wish is not None else found
 
 
 class Page(NamedTuple):

@@ -91,6 +91,10 @@ class Trace:
         """The site has a page for this case."""
         self._note("fallback" if status == 200 else "error page", f"{_shown(path)}, with status {status}")
 
+    def listing(self, media_type: bytes) -> None:
+        """The path names a folder without an index, and folders are listed."""
+        self._note("file", f"none: a listing of the folder, {_shown(media_type)} by accept")
+
     def file(self, entry: Entry, patterns: Sequence[str]) -> None:
         """This file was opened, has these validators, and these patterns of [[site.fields]] match."""
         self._note("file", f"{_shown(entry.name)}, {entry.size} bytes, {_shown(entry.media_type)}")

@@ -53,6 +53,11 @@ def clean(raw_path: bytes) -> bytes:
     return b"/" + b"/".join(names) + (b"/" if folder and names else b"")
 
 
+def can_name(path: bytes) -> bool:
+    """Tell whether there is a target whose path cleans to `path`, which may have come from a disk."""
+    return _FORBIDDEN.search(path) is None
+
+
 def encode(path: bytes) -> bytes:
     """Return a decoded path as it may stand in a Location: percent-encoded, and one slash at its front."""
     return _SLASHES.sub(b"/", b"/" + _NOT_PCHAR.sub(_encoded, path))
