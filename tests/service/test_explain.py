@@ -23,6 +23,7 @@ symlinks = "none"
 dot_files = "allow"
 security = "strict"
 cors = ["https://a.example"]
+listing = true
 
 [[site]]
 root = "rules"
@@ -64,7 +65,7 @@ OLD = 1_000_000_000
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("explain")
-    for name in ("www/folder", "www/empty", "www/.git", "other/.config", "rules/errors", "static"):
+    for name in ("www/folder", "www/empty", "www/.git", "other/.config", "other/folder", "rules/errors", "static"):
         (path / name).mkdir(parents=True)
     files = {
         "www/index.html": b"<title>here</title>",
@@ -170,6 +171,10 @@ ROWS = [
     ("GET /old/a%20b?c=d HTTP/1.1", ["Host: rules.example"], "redirect"),
     ("GET /away HTTP/1.1", ["Host: rules.example"], "redirect"),
     ("OPTIONS /x HTTP/1.1", ["Host: other.example", "Origin: https://a.example", "Access-Control-Request-Method: GET"], "method"),
+    # listings
+    ("GET /folder/ HTTP/1.1", ["Host: other.example"], "file"),
+    ("GET /folder/ HTTP/1.1", ["Host: other.example", "Accept: application/json"], "file"),
+    ("GET /folder HTTP/1.1", ["Host: other.example"], "file"),
     # other methods
     ("OPTIONS * HTTP/1.1", [], "method"),
     ("OPTIONS / HTTP/1.1", [], "method"),
