@@ -140,7 +140,7 @@ CODINGS_WAITING_MAX: Final = 256
 FILES_KEPT_OPEN_S: Final = 10
 
 # Folders that are held open while links are followed one by one (files.owned): a path with a link in it may be so deep.
-# Several threads may walk at once, within WORKER_RESERVED_DESCRIPTORS together.
+# Few threads walk at once, and for microseconds; where many do and no descriptor is left, it is 503.
 LINKED_FOLDERS_MAX: Final = 24
 
 # Names of a folder that are read to list it, about 300 bytes of memory each while that lasts; beyond it the listing

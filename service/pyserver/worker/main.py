@@ -11,11 +11,12 @@ import gc
 import logging
 import resource
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import setproctitle
 
 from pyserver.clock import Clock
+from pyserver.config import Site
 from pyserver.files.codings import CODINGS
 from pyserver.files.resolve import RootError
 from pyserver.handlers import router
@@ -54,7 +55,8 @@ def run(assignment: Assignment) -> int:
         log.error("cannot open the access log %s: %s", config.log.access, error.strerror)  # noqa: TRY400
         return _EX_CONFIG
     poll = select.epoll()
-    connections = Connections(sites, assignment.origins, config.limits, clock, tally, access, poll, _capacity())
+    capacity = _capacity(config.sites)
+    connections = Connections(sites, assignment.origins, config.limits, clock, tally, access, poll, capacity)
     pool = Pool(assignment, connections, clock, tally, access, poll)
     # What is here now stays: out of the collector's sight it is neither walked nor copied.
     gc.collect()
@@ -65,9 +67,10 @@ def run(assignment: Assignment) -> int:
     return 0
 
 
-def _capacity() -> int:
+def _capacity(sites: Sequence[Site]) -> int:
     """Return how many connections fit into our limit of open files, with what else needs descriptors left free."""
+    roots = sum(1 + len(site.aliases) for site in sites)
     soft = 1024
     with contextlib.suppress(OSError, ValueError):
         soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(32, soft - WORKER_RESERVED_DESCRIPTORS - FILES_KEPT_OPEN_MAX * (1 + len(CODINGS)))
+    return max(32, soft - WORKER_RESERVED_DESCRIPTORS - roots - FILES_KEPT_OPEN_MAX * (1 + len(CODINGS)))
