@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from pyserver.files.codings import CODINGS
 from pyserver.files.content import Stamp, read_small
-from pyserver.files.resolve import OpenFile, Root, WouldBlock, status_for
+from pyserver.files.resolve import OpenFile, Root, status_for
 
 
 class Sibling(NamedTuple):
@@ -37,7 +37,7 @@ class KnownSiblings(NamedTuple):
 class Siblings(NamedTuple):
     """What there is beside a file."""
 
-    folder: OpenFile | None  # as it was before the look; None: not needed, or it may be searched but not read
+    folder: OpenFile | None  # as it was before the look; None: it may be searched but not read
     absent: frozenset[bytes]  # codings without a file of that name in the folder
     found: tuple[Sibling, ...]
 
@@ -48,24 +48,21 @@ NOTHING_KNOWN: Final = KnownSiblings(None, frozenset(), {})
 def look_beside(root: Root, name: bytes, source: OpenFile, known: KnownSiblings, *, cached_only: bool) -> Siblings:
     """Return the variants of `source`, which was opened as `name`.
 
-    Some file systems (tmpfs) cannot tell from memory that a name is not there. But an unchanged folder has no new names
-    in it: where it is the one in which they were absent, they are.
+    An unchanged folder has no new names in it, so one look at it spares those for what is absent. Besides, not every
+    file system can tell from memory that a name is not there (tmpfs cannot, and none can the first time).
     """
-    folder = None if cached_only else _folder(root, name, cached_only=False)
+    folder = _folder(root, name, cached_only=cached_only)
+    unchanged = folder is not None and folder.stamp == known.folder
     absent, found = set(), []
     for coding in CODINGS:
+        if unchanged and coding.name in known.absent:
+            absent.add(coding.name)
+            continue
         try:
             file = OpenFile(root.open(name + coding.extension, cached_only=cached_only))
             if is_fresh(file, source):
                 content = read_small(name, file, known.stamps.get(coding.name), cached_only=cached_only)
                 found.append(Sibling(coding.name, file, content))
-        except WouldBlock:
-            if coding.name not in known.absent or known.folder is None:
-                raise
-            folder = folder or _folder(root, name, cached_only=True)
-            if folder is None or folder.stamp != known.folder:
-                raise
-            absent.add(coding.name)
         except FileNotFoundError:
             absent.add(coding.name)
         except OSError as error:

@@ -33,6 +33,7 @@ class Entry:
     __slots__ = (
         "absent",
         "added",
+        "bare",
         "changed_at",
         "coding",
         "content",
@@ -96,7 +97,8 @@ class Entry:
         self.negotiated = False  # there are, or may be
         self.folder: Stamp | None = None  # of its folder, while no sibling can appear there unnoticed
         self.absent = _NOTHING  # codings that had no sibling there
-        self.ready: dict[bytes | None, Response] = {}  # plain answers by the value of Accept-Encoding
+        self.ready: dict[bytes, Response] = {}  # plain answers by the value of Accept-Encoding
+        self.bare: Response | None = None  # that without the field
         self.ready_at = 0  # clock.second of them
 
     def keep_content(self, content: bytes, second: int) -> None:
@@ -110,7 +112,12 @@ class Entry:
     def forget_answers(self) -> None:
         """Let go of what was prepared."""
         self.plain = None
+        self.forget_ready()
+
+    def forget_ready(self) -> None:
+        """Let go of which answer is whose."""
         self.ready.clear()
+        self.bare = None
 
     def keep_plain(self, answer: Response, head_bytes: int) -> None:
         """Hold the answer to a plain GET of the second of the last look; its wire is now the only copy."""
@@ -122,9 +129,11 @@ class Entry:
     def keep_ready(self, accept_encoding: bytes | None, answer: Response, second: int) -> None:
         """Hold the plain answer for whoever accepts the same codings in this second."""
         if self.ready_at != second:
-            self.ready.clear()
+            self.forget_ready()
             self.ready_at = second
-        if len(self.ready) < _READY_MAX and len(accept_encoding or b"") <= _READY_VALUE_MAX_BYTES:
+        if accept_encoding is None:
+            self.bare = answer
+        elif len(self.ready) < _READY_MAX and len(accept_encoding) <= _READY_VALUE_MAX_BYTES:
             self.ready[accept_encoding] = answer
 
     @property

@@ -123,12 +123,17 @@ class StaticSite:
             and keep
             and request.minor == 1
             and request.method == b"GET"
-            and self._decisive.isdisjoint(request.fields)
             and (entry.file is None or entries.is_true(entry))
         ):
-            answer = entry.ready.get(request.fields.get(b"accept-encoding"))
-            if answer is not None:
-                return answer
+            fields = request.fields
+            if not fields:
+                if entry.bare is not None:
+                    return entry.bare
+            elif len(fields) == 1 or self._decisive.isdisjoint(fields):
+                try:  # what browsers send; a get() of the second would cost what the rest does
+                    return entry.ready[fields[b"accept-encoding"]]
+                except KeyError:
+                    pass
         return self._full_way(request, lifecycle.connection_field(request.minor, keep))
 
     def tidy(self) -> "list[LookAgain]":

@@ -149,7 +149,7 @@ class _Work:
         self._cache.drop(entry.path)  # its weight changes
         if coded is not None and len(coded) < entry.size:
             entry.made = {**entry.made, coding: entries.made(entry, coding, coded, entry.looked_at)}
-            entry.ready.clear()
+            entry.forget_ready()
             if self._cache.put(entry.path, entry):
                 return
             entry.made = {each: made for each, made in entry.made.items() if each != coding}

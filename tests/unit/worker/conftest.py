@@ -45,13 +45,9 @@ class Hall:
         self.log = log
         self.access = AccessLog(str(log), self.clock)
         self.root = ColdRoot(str(site))
+        settings = Site(str(site), precompressed=False, errors=errors or {})
         self.connections = Connections(
-            StaticSite(
-                Site(str(site), precompressed=False, errors=errors or {}),
-                self.root,
-                self.clock,
-                FileCache(1 << 20, 100),
-            ),
+            StaticSite(settings, self.root, self.clock, FileCache(1 << 20, 100)),
             (Origin("http", socket.AF_UNIX),),
             LIMITS,
             self.clock,
