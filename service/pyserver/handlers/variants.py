@@ -153,7 +153,7 @@ class _Work:
             if self._cache.put(entry.path, entry):
                 return
             entry.made = {each: made for each, made in entry.made.items() if each != coding}
-        entry.makeable = tuple(each for each in entry.makeable if each != coding)
+        entry.makeable = tuple(entry.made)  # another coding would hardly do better
         self._cache.put(entry.path, entry)
 
 
