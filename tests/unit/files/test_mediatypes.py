@@ -3,7 +3,7 @@ import re
 import pytest
 
 from pyserver.files import mediatypes
-from pyserver.files.mediatypes import UNKNOWN, media_type
+from pyserver.files.mediatypes import UNKNOWN, is_packed, is_text, media_type
 
 
 @pytest.mark.parametrize(
@@ -91,3 +91,39 @@ def test_text_says_its_charset_and_nothing_else_does() -> None:
 )
 def test_the_web_of_today_is_known(extensions: str) -> None:
     assert [name for name in extensions.split() if media_type(b"a." + name.encode()) == UNKNOWN] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "packed"),
+    [
+        (b"a.html", True, False),
+        (b"a.js", True, False),
+        (b"a.json", True, False),
+        (b"a.svg", True, False),  # RFC 6839: +xml, although it is a picture
+        (b"a.geojson", True, False),
+        (b"a.webmanifest", True, False),
+        (b"a.wasm", True, False),
+        (b"a.ttf", True, False),
+        (b"a.ico", False, False),  # shrinks, and is no text: a variant beside it is used
+        (b"a.bmp", False, False),
+        (b"a.wav", False, False),
+        (b"a.tar", False, False),
+        (b"a.xyzzy", False, False),
+        (b"a.png", False, True),  # T-38
+        (b"a.mp4", False, True),
+        (b"a.woff2", False, True),
+        (b"a.zip", False, True),
+        (b"a.gz", False, True),
+        (b"a.zst", False, True),
+        (b"a.docx", False, True),
+        (b"a.pdf", False, True),
+    ],
+)
+def test_what_shrinks(name: bytes, text: bool, packed: bool) -> None:
+    assert (is_text(media_type(name)), is_packed(media_type(name))) == (text, packed)
+
+
+def test_every_type_that_is_told_apart_is_in_the_table() -> None:
+    known = {each.partition(b";")[0] for each in mediatypes._BY_EXTENSION.values()}
+    for told in (mediatypes._TEXT, mediatypes._PACKED, mediatypes._UNPACKED):
+        assert told <= known
