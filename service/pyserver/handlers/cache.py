@@ -61,6 +61,7 @@ class Entry:
         "size",
         "stamp",
         "tag_coding",
+        "told",
         "unchanged",
         "validators",
     )
@@ -89,6 +90,7 @@ class Entry:
         # Of a coded variant. It is an entry as well, in no cache: its source holds it.
         self.coding = coding  # empty: identity
         self.tag_coding = coding  # what its tag says of it
+        self.told = 0  # what else its tag says, where the file's time says too little (http.validators)
         # Of a source that has variants, or may get them (handlers.variants). By coding, in our order:
         self.siblings: Mapping[bytes, Entry] = {}  # found beside the file
         self.made: Mapping[bytes, Entry] = {}  # made of the content

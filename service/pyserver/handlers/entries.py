@@ -6,6 +6,7 @@ Fails:   never.
 Used by: handlers.static, handlers.variants (describes what it made).
 """
 
+import hashlib
 from collections.abc import Iterable
 from typing import Final
 
@@ -120,6 +121,7 @@ def made(source: Entry, coding: bytes, content: bytes, second: int) -> Entry:
     """
     variant = Entry(source.path, source.name, source.stamp, None, coding)
     variant.tag_coding = BY_NAME[coding].recipe
+    variant.told = source.told
     variant.keep_content(content, source.read_at)
     variant.looked_at = source.looked_at
     variant.added, variant.kept = source.added, source.kept
@@ -135,13 +137,26 @@ def describe(entry: Entry, second: int) -> None:
     # Times of 0 and 1 are what archives and images have instead of none, the same for all their files (T-18).
     if modified > 1:
         entry.modified = min(modified, second)  # RFC 9110 8.8.2.1: not later than Date
-        entry.etag = validators.entity_tag(modified_ns, size, entry.tag_coding, strong=entry.settled)
+        if not entry.told and not validators.is_precise(modified_ns):
+            entry.told = _told(entry)
+        entry.etag = validators.entity_tag(modified_ns, size, entry.tag_coding, told=entry.told, strong=entry.settled)
         entry.validators = b"Last-Modified: %b\r\nETag: %b\r\n" % (imf_fixdate(entry.modified), entry.etag)
     entry.media_type = media_type(entry.name)  # a variant has the name of its source (T-37)
     entry.fields = fields(entry.media_type, entry.validators, entry.added)
     if entry.coding:
         entry.fields += b"Content-Encoding: %b\r\n" % entry.coding
     entry.unchanged = entry.validators + entry.kept
+
+
+def _told(entry: Entry) -> int:
+    """Return what tells this content from another of the same time and size.
+
+    Of content in memory a digest, so that servers with the same files have the same tags. Of a larger file the time of
+    its last change, which nobody can set: another release has another one.
+    """
+    if entry.content is None:
+        return entry.stamp[4]
+    return int.from_bytes(hashlib.blake2b(entry.content, digest_size=8).digest())
 
 
 def fields(content_type: bytes, validator_lines: bytes, added: bytes) -> bytes:

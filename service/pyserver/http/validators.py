@@ -24,16 +24,25 @@ def settled(modified_at: int, changed_at: int, looked_at: int) -> bool:
     return looked_at - max(modified_at, changed_at) >= SETTLED_AFTER_S
 
 
-def entity_tag(modified_ns: int, size: int, coding: bytes = b"", *, strong: bool) -> bytes:
+def is_precise(modified_ns: int) -> bool:
+    """Tell whether a time was taken from a clock, and not set by an archive, git or a build to a whole second.
+
+    Two releases of a site often have such times in common (SOURCE_DATE_EPOCH), and now and then the size too.
+    """
+    return modified_ns % 1_000_000_000 != 0
+
+
+def entity_tag(modified_ns: int, size: int, coding: bytes = b"", *, told: int = 0, strong: bool) -> bytes:
     """Return the tag of a file in a content coding, b"" for identity.
 
+    `told` is what tells the content from another of the same time and size, where the time is not precise: 0 if it is.
     Each coding has another one, as the bytes are others (RFC 9110 8.8.3.3, T-20). When a tag becomes strong nothing
     but the `W/` goes, so who has the weak one is still answered 304 (8.8.3.2).
 
     >>> entity_tag(1_000_000_000, 10, b"gz", strong=True)
     b'"3b9aca00-a-gz"'
     """
-    opaque = b'"%x-%x-%b"' % (modified_ns, size, coding) if coding else b'"%x-%x"' % (modified_ns, size)
+    opaque = b'"%x-%x%b%b"' % (modified_ns, size, b".%x" % told if told else b"", b"-" + coding if coding else b"")
     return opaque if strong else _WEAK + opaque
 
 

@@ -672,6 +672,28 @@ def test_a_change_is_seen_in_the_next_second(visitor: Visitor, folder: Path, pat
     assert visitor.later().get(path).status == 301
 
 
+@pytest.mark.parametrize("path", [b"/page.html", b"/large.bin"])
+def test_releases_of_one_time_and_size_have_other_tags(visitor: Visitor, folder: Path, path: bytes) -> None:
+    # What SOURCE_DATE_EPOCH, git archives and images make: every file of every release has the same whole second.
+    name = folder / os.fsdecode(path[1:])
+    os.utime(name, (1_000_000_000, 1_000_000_000))
+    old = visitor.later().get(path)
+    (folder / "other").write_bytes(old.content[::-1])
+    os.utime(folder / "other", (1_000_000_000, 1_000_000_000))
+    (folder / "other").rename(name)
+    new = visitor.later().get(path, b"If-None-Match: " + old.fields[b"ETag"])
+    assert (new.status, new.content) == (200, old.content[::-1])
+    assert visitor.get(path, b"If-None-Match: " + new.fields[b"ETag"]).status == 304
+
+
+def test_the_tag_of_a_whole_second_is_that_of_the_content(visitor: Visitor, folder: Path) -> None:
+    # Two hosts behind one name, or one file copied twice: the same content shall not be sent again.
+    for name in ("one.txt", "two.txt"):
+        (folder / name).write_bytes(b"the same")
+        os.utime(folder / name, (1_000_000_000, 1_000_000_000))
+    assert visitor.get(b"/one.txt").fields[b"ETag"] == visitor.get(b"/two.txt").fields[b"ETag"]
+
+
 @pytest.mark.parametrize("lines", [(), (b"Range: bytes=5-",), (b"Range: bytes=0-0,-1",)], ids=["all", "rest", "parts"])
 def test_a_large_file_that_changes_within_the_second(visitor: Visitor, folder: Path, lines: tuple[bytes, ...]) -> None:
     """T-30: what goes out from its descriptor is what is there now, so the old tag must not go with it."""

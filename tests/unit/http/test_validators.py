@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyserver.http.conditional import ENTITY_TAG
-from pyserver.http.validators import entity_tag, is_weak, opaque_tag, settled
+from pyserver.http.validators import entity_tag, is_precise, is_weak, opaque_tag, settled
 
 NS = st.integers(2 * 10**9, 2**63)
 SIZES = st.integers(0, 2**50)
@@ -50,3 +50,17 @@ def test_when_it_becomes_strong_only_the_mark_goes(modified_ns: int, size: int, 
 def test_no_two_are_alike(one: tuple[int, int, bytes], other: tuple[int, int, bytes]) -> None:
     # T-19: Caddy joined the numbers without a separator; T-20: another one for each coding
     assert (entity_tag(*one, strong=True) == entity_tag(*other, strong=True)) is (one == other)
+
+
+@given(st.tuples(NS, SIZES, CODINGS, SIZES), st.tuples(NS, SIZES, CODINGS, SIZES))
+def test_what_else_is_told_makes_another_tag(
+    one: tuple[int, int, bytes, int], other: tuple[int, int, bytes, int]
+) -> None:
+    tags = [entity_tag(ns, size, coding, told=told, strong=True) for ns, size, coding, told in (one, other)]
+    assert all(ENTITY_TAG.fullmatch(tag) for tag in tags)
+    assert (tags[0] == tags[1]) is (one == other)
+
+
+@pytest.mark.parametrize(("modified_ns", "precise"), [(1_000_000_000, False), (0, False), (1_000_000_001, True)])
+def test_a_time_of_whole_seconds_was_set(modified_ns: int, *, precise: bool) -> None:
+    assert is_precise(modified_ns) is precise
