@@ -155,6 +155,21 @@ def test_stalled_reader_is_cut(serve: Serve, downloads: Path) -> None:
     assert server.ask().status == 200
 
 
+def test_steady_reader_gets_all_of_it(serve: Serve, site: Path, large: bytes) -> None:
+    """The kernel may hold megabytes for a client, and takes no more before a third of that is free."""
+    content = large[: 6 << 20]
+    (site / "some.bin").write_bytes(content)
+    server = serve(settings={"limits.send_stall": 1})
+    got = []
+    with server.client(receive_buffer=32768) as client:
+        client.send(request("/some.bin", "Connection: close"))
+        while data := client.receive(12288):
+            got.append(data)
+            time.sleep(len(data) / 500_000)
+    assert b"".join(got).partition(b"\r\n\r\n")[2] == content
+    assert server.counters()["deadlines"] == 0
+
+
 def test_reader_that_leaves_is_forgotten(serve: Serve, downloads: Path) -> None:
     server = serve()
     for _ in range(20):

@@ -134,7 +134,7 @@ class Limits:
     )
     send_stall: float = _option(
         SECONDS,
-        "How long a client may take nothing of its answer; any progress starts it anew.",
+        "How long a client may need for 64 KiB of its answer; with those taken it starts anew.",
         default=30.0,
         bounds=(0.01, 3600),
         unit="seconds",

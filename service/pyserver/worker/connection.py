@@ -41,7 +41,7 @@ from pyserver.limits import (
 )
 from pyserver.worker.accesslog import AccessLog
 from pyserver.worker.parking import Parking
-from pyserver.worker.transport import SEND, SEND_MORE, Outcome, Outgoing
+from pyserver.worker.transport import SEND, SEND_MORE, Outcome, Outgoing, untaken
 
 log = logging.getLogger("pyserver")
 
@@ -83,10 +83,10 @@ class Connection:
 
     __slots__ = (
         "answered",
-        "awaits_head",
         "bucket",
         "deadline",
         "fd",
+        "head_of",
         "lingered",
         "mark",
         "outgoing",
@@ -95,6 +95,7 @@ class Connection:
         "reader",
         "request",
         "socket",
+        "taken",
         "watched",
     )
 
@@ -106,11 +107,13 @@ class Connection:
         self.watched = 0  # what epoll watches it for; 0: not registered
         self.deadline = deadline
         self.bucket = 0
-        self.awaits_head = True  # the deadline is that of a head, which does not move
         self.answered = 0  # requests
+        # The deadline is that of a head, and does not move, as long as this equals `answered`; -1: of something else.
+        self.head_of = 0
         self.request: Request | None = None  # whose content is being discarded, or whose answer is under way
         self.outgoing: Outgoing | None = None  # an answer that did not go out at once
         self.mark = 0  # outgoing.sent when the stall deadline was set
+        self.taken = 0  # and how much of that the client had by then
         self.lingered = 0  # bytes thrown away while lingering
         self.peer = b""  # address, when somebody asked
 
@@ -196,6 +199,10 @@ class Connections:
                 connection.deadline = now + self._limits.send_stall
                 self._parking.put(connection)
                 continue
+            if phase is _SENDING and self._takes(connection):
+                connection.deadline = now + self._limits.send_stall
+                self._parking.put(connection)
+                continue
             self._tally.deadlines += phase is not _LINGERING
             if phase is Phase.READING and (connection.reader.started or connection.request is not None):
                 # RFC 9110 15.5.9: it began a request and did not finish it in time.
@@ -234,7 +241,6 @@ class Connections:
                         break
                     if request.has_body:
                         connection.request = request
-                        connection.awaits_head = False
                         if not self._wants_content(connection, request):
                             return
                 if connection.request is not None:
@@ -275,7 +281,7 @@ class Connections:
             return self._sent(connection, request, response)
         connection.request = request
         connection.outgoing = Outgoing(response, sent)
-        connection.mark = 0
+        connection.mark = connection.taken = 0
         connection.phase = Phase.SENDING
         connection.deadline = self._clock.now + self._limits.send_stall
         connection.socket.setblocking(False)  # sendfile(2) has no flag for it
@@ -301,14 +307,14 @@ class Connections:
                 connection.mark = 1
                 connection.deadline = now + limits.body_deadline
         elif connection.reader.started:
-            if not connection.awaits_head:  # a head has begun: one budget for all of it
-                connection.awaits_head = True
+            if connection.head_of != connection.answered:  # a head has begun: one budget for all of it
+                connection.head_of = connection.answered
                 connection.deadline = now + limits.head_deadline
         elif connection.answered:
             if self.draining:
                 self.close(connection)
                 return
-            connection.awaits_head = False
+            connection.head_of = -1
             connection.mark = 0
             connection.deadline = now + limits.keep_alive
         self._watch(connection, _IN)
@@ -384,6 +390,7 @@ class Connections:
         if outcome in (Outcome.SOCKET, Outcome.TURN):
             if outgoing.sent - connection.mark >= STALL_BYTES:
                 connection.mark = outgoing.sent
+                connection.taken = outgoing.sent - untaken(connection.socket)
                 connection.deadline = self._clock.now + self._limits.send_stall
             self._watch(connection, _OUT)
         elif outcome is Outcome.DISK:
@@ -396,6 +403,19 @@ class Connections:
                 )  # fmt: skip
             self.close(connection)
         return False
+
+    @staticmethod
+    def _takes(connection: Connection) -> bool:
+        """Whether a client has taken enough since its deadline was set, out of a buffer that had no room for more.
+
+        The kernel wakes us when a third of it is free, and it may hold megabytes: minutes for a slow reader.
+        """
+        assert connection.outgoing is not None
+        taken = connection.outgoing.sent - untaken(connection.socket)
+        if taken - connection.taken < STALL_BYTES:
+            return False
+        connection.taken = taken
+        return True
 
     def _hand_over_sending(self, connection: Connection, outgoing: Outgoing) -> None:
         """Let a follower send one part of a file that has to be read from the disk first."""

@@ -5,8 +5,11 @@ Never:   waits: it says what it waits for.
 Used by: worker.connection.
 """
 
+import fcntl
 import os
 import socket
+import sys
+import termios
 from enum import Enum, auto
 from typing import Final, Protocol
 
@@ -39,6 +42,11 @@ class Outcome(Enum):
     DISK = auto()  # the file is not in memory: whoever goes on may block
     SHRANK = auto()  # the file ends before the length that the head announced
     GONE = auto()  # the client is
+
+
+def untaken(connection: socket.socket) -> int:
+    """Return how many bytes the kernel has taken for a client that has not (SIOCOUTQ, tcp(7), unix(7))."""
+    return int.from_bytes(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
 class Outgoing:

@@ -21,6 +21,7 @@ from pyserver.limits import (
     LINGER_MAX_BYTES,
     LINGER_S,
     PARKING_TICKS_PER_S,
+    SENDFILE_BYTES,
     STALL_BYTES,
 )
 from pyserver.worker.connection import Job, Phase, peer_name
@@ -322,6 +323,18 @@ def test_the_head_deadline_of_a_later_request_begins_with_its_first_byte(hall: H
     assert statuses(client) == [408]
 
 
+def test_each_head_of_a_pipeline_has_a_deadline_of_its_own(hall: Hall) -> None:
+    """A client whose next head has always begun is as good as one that waits for its answers."""
+    client = hall.client(GET[:5])
+    for _ in range(int(LIMITS.head_deadline) * 3):
+        client.sendall(GET[5:] + GET[:5])
+        hall.turn()
+        assert statuses(client) == [200]
+        hall.wait(1)
+    hall.wait(LIMITS.head_deadline + LATE)
+    assert statuses(client) == [408], "the last one never came to its end"
+
+
 def test_an_idle_connection_is_let_go_after_keep_alive_without_a_word(hall: Hall) -> None:
     client = hall.client(GET)
     hall.turn()
@@ -379,6 +392,24 @@ def test_a_slow_reader_that_makes_progress_is_served_to_the_end(hall: Hall) -> N
     hall.turn()
     received += len(heard(client))
     assert received > LARGE_BYTES
+    assert hall.tally.deadlines == 0
+
+
+def test_a_steady_reader_is_served_on_while_the_kernel_has_enough_for_it(hall: Hall, site: Path) -> None:
+    """The socket takes nothing new before most of a large buffer was read, which is no standstill."""
+    with (site / "larger.bin").open("wb") as file:
+        file.truncate(4 * SENDFILE_BYTES)
+    client = hall.client(LARGE.replace(b"large", b"larger"))
+    hall.turn()
+    (connection,) = hall.connections.table.values()
+    received, stood_still = 0, 0
+    while connection.outgoing is not None and hall.connections.table:
+        before = connection.outgoing.sent
+        received += len(heard(client, STALL_BYTES * 5 // 4))
+        hall.wait(LIMITS.send_stall * 0.9)
+        stood_still += connection.outgoing is not None and connection.outgoing.sent == before
+    assert stood_still > 2
+    assert received + len(heard(client)) > 4 * SENDFILE_BYTES
     assert hall.tally.deadlines == 0
 
 

@@ -1,10 +1,12 @@
 """Answers through real sockets with little room, from memory and from files that are cold, shrink or grow."""
 
+import contextlib
 import mmap
 import os
 import random
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 from pyserver.files.resolve import OpenFile, Root
 from pyserver.http.response import Response
 from pyserver.limits import SENDFILE_BYTES
-from pyserver.worker.transport import SEND, SEND_MORE, Outcome, Outgoing
+from pyserver.worker.transport import SEND, SEND_MORE, Outcome, Outgoing, untaken
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n"
 
@@ -160,6 +162,24 @@ def test_a_file_that_grew_is_sent_as_long_as_announced(
         more.write(b"more" * 1000)
     data, _ = to_the_end(Outgoing(answer(HEAD, source, 0, len(content)), 0), *ends)
     assert data == HEAD + content
+
+
+@pytest.mark.parametrize("family", ["ends", "tcp"])
+def test_what_a_client_has_not_taken_is_known(family: str, request: pytest.FixtureRequest) -> None:
+    ours, theirs = request.getfixturevalue(family)
+    assert untaken(ours) == 0
+    with contextlib.suppress(BlockingIOError):
+        while ours.send(b"x" * 100_000, SEND):
+            pass
+    full = untaken(ours)
+    assert full > 0
+    theirs.setblocking(False)
+    for _ in range(1000):
+        read_now(theirs)
+        if not untaken(ours):
+            break
+        time.sleep(0.001)
+    assert untaken(ours) == 0
 
 
 def test_a_client_that_is_gone(ends: tuple[socket.socket, socket.socket], file: Path, content: bytes) -> None:
