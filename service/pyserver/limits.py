@@ -78,6 +78,9 @@ PROVEN_AFTER_S: Final = 2.0
 # SIGINT, a person's Ctrl-C, waits for nobody but the workers, which close idle connections and write their logs.
 INTERRUPT_GRACE_S: Final = 0.5
 
+# At the drain's deadline a worker cuts what is left, and writes that down; after so much more the master kills it.
+CUT_GRACE_S: Final = 0.5
+
 # Wished size of a channel's buffer: a full queue of single connections, at about 1 KiB of kernel memory each.
 # The kernel gives at most twice net.core.wmem_max.
 CHANNEL_BUFFER_BYTES: Final = 1 * MIB
@@ -86,9 +89,10 @@ CHANNEL_BUFFER_BYTES: Final = 1 * MIB
 # master that it waits and does not hold.
 MUTEX_TURN_S: Final = 0.02
 
-# A worker that cannot have a mutex for so long gives up: the master, which would have recovered it, is gone. The
-# master itself gives up sooner and comes back: it has others to look after, and it is who ends the one that hangs.
-MUTEX_PATIENCE_S: Final = 10.0
+# A worker that cannot have a mutex for so long goes on without, and tries again after the same time: whoever stopped
+# inside is ended by the watch over heartbeats (the option hung_after, 1 s or more), and is not to take those who wait
+# with it. The master gives up sooner: it has others to look after, and it is who ends the one that hangs.
+MUTEX_PATIENCE_S: Final = 0.5
 MUTEX_PATIENCE_MASTER_S: Final = 0.2
 
 # -- the configuration (enforced by config) -------------------------------------------------
@@ -168,7 +172,7 @@ PARKING_TICKS_PER_S: Final = 4
 # under way; idle ones that had their answers are closed at once.
 DRAIN_GRACE_S: Final = 0.2
 
-# Progress that a slow reader must make within the option send_stall: 64 KiB, as nginx's send_timeout counts calls.
+# What a slow reader must take within the option send_stall. nginx's send_timeout starts anew with each write.
 STALL_BYTES: Final = 64 * KIB
 
 # Lines of the access log that wait in memory: written when there are so many bytes, or after so long; beyond the

@@ -1,14 +1,21 @@
 """The access log: each request a line of the combined format, none lost when the file is moved away."""
 
+import contextlib
+import fcntl
 import hashlib
+import os
 import re
+import select
 import signal
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from tests.service.client import request
 from tests.service.conftest import Serve
-from tests.service.harness import Load, wait_until
+from tests.service.harness import Load, Server, wait_until
 
 COMBINED = re.compile(
     r"(?P<client>\S+) - - \[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "
@@ -149,6 +156,82 @@ def test_disk_that_takes_nothing_costs_lines_and_nothing_else(serve: Serve) -> N
     with server.logs(told), server.client() as client:
         assert [client.ask().status for _ in range(10)] == [200] * 10
         wait_until(lambda: server.counters()["log_lines_dropped"] == 10)
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Iterator[tuple[Path, int]]:
+    """A FIFO with room for a few lines, and the end that reads it, or does not."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    readable = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    fcntl.fcntl(readable, fcntl.F_SETPIPE_SZ, 4096)
+    yield path, readable
+    os.close(readable)
+
+
+def ask_much(server: Server, count: int, agent: str) -> None:
+    for _ in range(count):
+        assert server.ask("/small.txt", f"User-Agent: {agent}").status == 200
+
+
+def test_reader_that_stalls_holds_nobody_up(serve: Serve, pipe: tuple[Path, int]) -> None:
+    """Not when the log is opened anew, and not at the end."""
+    settings = {"server.hung_after": 1, "server.drain": 1}
+    server = serve(access_log=pipe[0], settings=settings)
+    ask_much(server, 30, "x" * 1000)
+    time.sleep(0.5)  # each has a batch under way
+    ask_much(server, 10, "x" * 1000)
+    server.send_signal(signal.SIGUSR1)
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        ask_much(server, 1, "x")
+        time.sleep(0.02)
+    assert server.generations() == {0: 1, 1: 1}
+    began = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - began < 2.5
+    assert len(server.logged("drain deadline passed, not waiting for 1 jobs")) == 2
+    assert len(server.logged(r"worker . \(generation 1\) drained and exited with status 0")) == 2
+
+
+def test_lines_that_a_stalled_reader_costs_are_told_and_counted(serve: Serve, pipe: tuple[Path, int]) -> None:
+    server = serve(workers=1, access_log=pipe[0], settings={"server.drain": 1})
+    with server.logs("pipe takes no more, dropping its lines until it can be written"):
+        ask_much(server, 80, '"' * 20_000)  # each is written as four bytes
+    wait_until(lambda: server.counters()["log_lines_dropped"] > 10)
+
+
+def test_lines_of_many_workers_come_whole_out_of_a_pipe(serve: Serve, pipe: tuple[Path, int]) -> None:
+    server = serve(workers=4, access_log=pipe[0])
+    seen, over = bytearray(), threading.Event()
+
+    def read() -> None:
+        while not over.is_set() or select.select([pipe[1]], [], [], 0)[0]:
+            time.sleep(0.002)
+            with contextlib.suppress(BlockingIOError):
+                data = os.read(pipe[1], 1000)
+                seen.extend(data)
+                if not data and over.is_set():
+                    return
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        with server.clients(8) as clients:
+            for _ in range(60):
+                for number, client in enumerate(clients):
+                    client.send(request("/small.txt", f"User-Agent: {str(number) * 300}"))
+                for client in clients:
+                    assert client.answer().status == 200
+        assert server.stop(within=20) == 0
+    finally:
+        over.set()
+        reader.join()
+    found = [COMBINED.fullmatch(line) for line in seen.decode("ascii").splitlines()]
+    assert len(found) == 480
+    agents = {match["agent"] for match in found if match is not None}
+    assert agents == {str(number) * 300 for number in range(8)}
+    assert None not in found
 
 
 def test_unix_clients_have_a_name_in_the_log(serve: Serve, tmp_path: Path) -> None:

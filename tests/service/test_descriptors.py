@@ -1,9 +1,11 @@
 """Out of descriptors: the clients wait, nothing spins, nothing is lost, and it recovers by itself (T-52, T-56)."""
 
 import resource
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from tests.service.client import Failure, Reset, Truncated, request
@@ -97,6 +99,32 @@ def test_worker_at_its_limit_lets_new_ones_wait(serve: Serve, site: object) -> N
             assert [client.answer().status for client in busy] == [200] * 60
             assert [client.answer().content for client in late] == [b"small\n"] * 60
     assert server.counters()["connections_lost"] == 0
+
+
+def test_worker_at_its_limit_hears_its_orders(serve: Serve, tmp_path: Path) -> None:
+    """They stand behind connections in its channel, which it does not read."""
+    log = tmp_path / "access.log"
+    server = serve(workers=1, nofile=192, access_log=log)
+    with server.clients(60, within=10) as busy, server.clients(60, within=10) as late:
+        for client in busy:
+            client.send(b"GET / HTTP/1.1\r\n")  # half a request
+        for client in late:
+            client.send(request("/small.txt", "Connection: close"))
+        wait_until(lambda: server.look().filled_slots > 0)
+        log.rename(tmp_path / "moved")
+        server.send_signal(signal.SIGUSR1)
+        wait_until(log.exists, why="the log opened anew")
+        server.send_signal(signal.SIGTERM)
+        wait_until(lambda: server.logged("stopping"))
+        time.sleep(0.5)  # two rounds
+        answers = []
+        for client in busy:
+            client.send(b"Host: localhost\r\n\r\n")
+        answers = [client.answer() for client in busy]
+        assert [(answer.status, answer.persists) for answer in answers] == [(200, False)] * 60
+        assert [client.answer().content for client in late] == [b"small\n"] * 60
+    assert server.wait() == 0
+    assert server.generations() == {0: 1}, "who waited was answered by this one"
 
 
 def test_worker_that_cannot_open_a_file_says_so_to_the_client(serve: Serve) -> None:

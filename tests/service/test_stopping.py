@@ -116,6 +116,17 @@ def test_deadline_cuts_and_says_so(serve: Serve, downloads: Path) -> None:
             client.answer()
 
 
+def test_what_the_deadline_cuts_is_in_the_log(serve: Serve, downloads: Path, tmp_path: Path) -> None:
+    """The worker itself cuts, and lives to write it down."""
+    log = tmp_path / "access.log"
+    server = serve(settings={"server.drain": 1}, access_log=log)
+    with slow_reader(server), server.logs("worker .: drain deadline passed, cutting 1 connections"):
+        assert server.stop() == 0
+    assert not server.logged("SIGKILL")
+    (line,) = log.read_text().splitlines()
+    assert '"GET /large.bin HTTP/1.1" 200 ' in line
+
+
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 def test_second_signal_does_not_wait(busy: tuple[Server, Client], second: int) -> None:
     server, client = busy

@@ -223,6 +223,25 @@ def test_worker_stopped_while_it_holds_the_mutex(serve: Serve) -> None:
     assert_no_slot_leaked(server, 1024)
 
 
+def test_who_waits_for_the_mutex_is_not_taken_for_hung(serve: Serve) -> None:
+    """Both have clients waiting; one stops inside, and the other serves its own."""
+    server = serve(settings={"server.hung_after": 3})
+    server.may_complain = True
+    server.stop_workers()
+    with server.clients(8, within=15) as clients:
+        for client in clients:
+            client.send(request("/small.txt"))
+        wait_until(lambda: server.look().filled_slots == 8)
+        hold_queue_mutex(server, 0)
+        with server.logs("worker 1: the queue's accounting is not to be had"):
+            server.kill_worker(1, signal.SIGCONT)
+        assert [client.answer().content for client in clients] == [b"small\n"] * 8
+        server.replaced(0, 1)
+        wait_until(lambda: server.look().empty_slots == 1024, why="the other has settled its account")
+    assert server.generations() == {0: 2, 1: 1}
+    assert server.ask().status == 200
+
+
 def test_client_in_the_dead_workers_hands_can_come_again(serve: Serve) -> None:
     server = serve(workers=1)
     with server.client() as client:

@@ -15,8 +15,8 @@ class Kind(IntEnum):
     """Every message there is."""
 
     CONNECTIONS = 1  # master -> worker, `carried` descriptors of clients
-    DRAIN = 2  # master -> worker: finish what you have, then exit; for `generation` only
-    REOPEN = 3  # master -> worker: open the log files again; for `generation` only
+    DRAIN = 2  # master -> worker: finish what you have, then exit (`drain_by_ns` of its row); for `generation` only
+    REOPEN = 3  # master -> worker: open the log files again (`reopen_ns` of its row); for `generation` only
     READY = 4  # worker -> master: `generation` is through its start-up
     ROOM = 5  # worker -> master: the queue was full and has room again
 

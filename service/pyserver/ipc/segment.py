@@ -97,6 +97,8 @@ ROW: Final = _indexed(
     "stats_mutex_turns",
     "stats_mutex_holds",
     "beat_ns",  # worker: CLOCK_MONOTONIC at its last round
+    "reopen_ns",  # master: CLOCK_MONOTONIC, when this generation was last told to open its log again
+    "drain_by_ns",  # master: CLOCK_MONOTONIC, when this generation shall have drained; 0: it shall serve
 )
 ROW_COUNTERS: Final = _lines(len(ROW))  # the counters begin on a line of their own
 ROW_WORDS: Final = ROW_COUNTERS + _lines(len(COUNTERS))

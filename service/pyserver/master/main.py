@@ -32,7 +32,7 @@ from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import HEADER, Segment, SegmentError
 from pyserver.ipc.semaphores import Stuck
 from pyserver.ipc.stats import index_of
-from pyserver.limits import ABORT_GRACE_S, INTERRUPT_GRACE_S, START_TRIES, TICK_S
+from pyserver.limits import ABORT_GRACE_S, CUT_GRACE_S, INTERRUPT_GRACE_S, START_TRIES, TICK_S
 from pyserver.master import children
 from pyserver.master.acceptor import Acceptor
 from pyserver.master.children import Child
@@ -308,8 +308,8 @@ class Master:
         until = [self._ticked + self._period]
         if self._acceptor.wake_at is not None:
             until.append(self._acceptor.wake_at)
-        if self._status is not None and self._deadline > now:
-            until.append(self._deadline)
+        if self._status is not None and self._deadline + CUT_GRACE_S > now:
+            until.append(self._deadline + CUT_GRACE_S)
         until.extend(place.not_before for place in self._places if not place.runs and place.not_before > now)
         until.extend(place.since + ABORT_GRACE_S for place in self._places if place.state is State.ABORTED)
         return min(until)
@@ -324,7 +324,7 @@ class Master:
             self._mend(slot)
         owed, self._owed = self._owed, []
         for slot, kind in owed:
-            self._order(slot, kind)
+            self._ring(slot, kind)
         words = self._words
         words[HEADER["master_beat"]] = time.monotonic_ns()
         words[HEADER["accept_pauses"]] = self._acceptor.pauses
@@ -390,7 +390,8 @@ class Master:
         now = time.monotonic()
         place.generation += 1
         place.spawned_at, place.beat = now, 0.0
-        words[self._segment.row(slot, "beat_ns")] = 0
+        for word in ("beat_ns", "reopen_ns", "drain_by_ns"):
+            words[self._segment.row(slot, word)] = 0
         words[self._segment.row(slot, "generation")] = place.generation
         words[self._segment.row(slot, "since_ns")] = time.monotonic_ns()
         try:
@@ -450,7 +451,15 @@ class Master:
             children.send_signal(self._children[slot], signal.SIGKILL)
 
     def _order(self, slot: int, kind: Kind) -> None:
-        """Tell a worker something, now or when its channel has room."""
+        """Tell a worker something: by a word in its row, which holds, and a message, which makes it look there."""
+        if kind is Kind.REOPEN:
+            self._words[self._segment.row(slot, "reopen_ns")] = time.monotonic_ns()
+        else:
+            self._words[self._segment.row(slot, "drain_by_ns")] = int(self._deadline * _NS)
+        self._ring(slot, kind)
+
+    def _ring(self, slot: int, kind: Kind) -> None:
+        """Send an order's message, now or when the channel has room."""
         message = Message(kind, self._places[slot].generation, number=self._queue.number(slot))
         try:
             self._channels[slot].master_end.send(message)
@@ -488,7 +497,11 @@ class Master:
                     self._happened(place, "drain", now)
                     self._order(place.slot, Kind.DRAIN)
         running = [place for place in self._places if place.runs]
-        if running and now >= self._deadline and any(place.state is not State.KILLED for place in running):
+        if (
+            running
+            and now >= self._deadline + CUT_GRACE_S
+            and any(place.state is not State.KILLED for place in running)
+        ):
             cut = self._queue.totals()["connections_open"] + self._queue.depth
             log.warning("drain deadline passed, cutting %d connections", cut)
             self._force()

@@ -12,6 +12,8 @@ are written as \xHH, as Apache does (T-42).
 import logging
 import os
 import re
+import select
+import stat
 import time
 from typing import Final
 
@@ -43,27 +45,75 @@ def stamp(second: int) -> bytes:
 
 
 class Batch:
-    """Lines on their way to the file; written by any thread."""
+    """Lines on their way to the file, and after them, if it was asked for, the opening anew; done by any thread."""
 
-    __slots__ = ("_fd", "_lines", "cut", "lost", "why")
+    __slots__ = ("_fd", "_lines", "_path", "cut", "kept", "lost", "why")
 
-    def __init__(self, fd: int, lines: list[bytes]) -> None:
+    def __init__(self, fd: int, lines: list[bytes], path: str = "") -> None:
         self._fd = fd
         self._lines = lines
+        self._path = path  # of the file to open anew; "": none
         self.lost = 0
         self.cut = False  # the file ends within a line
         self.why = ""
+        self.kept = ""  # why the file could not be opened, and the old one was kept
 
-    def write(self) -> None:
-        """Write all of it: one call, on a file opened for appending, stays in one piece among other workers'."""
+    @property
+    def empty(self) -> bool:
+        """Whether there are no lines, so that it tells nothing about the file."""
+        return not self._lines
+
+    @property
+    def reopens(self) -> bool:
+        """Whether the file was to be opened anew."""
+        return bool(self._path)
+
+    def run(self) -> None:
+        """Do all of it."""
+        if self._lines:
+            self._write()
+        if self._path:
+            self._reopen()
+
+    def _reopen(self) -> None:
+        try:
+            fresh = _opened(self._path)
+        except OSError as error:
+            self.kept = error.strerror or str(error)
+            return
+        # The file behind the number changes, the number does not.
+        os.dup2(fresh, self._fd, inheritable=False)
+        os.close(fresh)
+
+    def _write(self) -> None:
+        """Write so that lines stay whole among those of other workers.
+
+        One call on a file opened for appending does, however long. A pipe takes a piece of PIPE_BUF bytes at once or
+        not at all (pipe(7)), and what is larger it may mix with others'.
+        """
         data, written = b"".join(self._lines), 0
         try:
+            whole = stat.S_ISREG(os.fstat(self._fd).st_mode)
             while written < len(data):
-                written += os.write(self._fd, memoryview(data)[written:])
+                end = len(data) if whole else _end_of_piece(data, written)
+                written += os.write(self._fd, memoryview(data)[written:end])
         except OSError as error:
             self.lost = data.count(b"\n", written)
             self.cut = not data[:written].endswith(b"\n") and written > 0
             self.why = error.strerror or str(error)
+
+
+def _end_of_piece(data: bytes, start: int) -> int:
+    """Return where the last line ends that fits into a pipe's piece, or the first one if none does."""
+    return data.rfind(b"\n", start, start + select.PIPE_BUF) + 1 or data.index(b"\n", start) + 1
+
+
+def _opened(path: str) -> int:
+    # O_NONBLOCK for the opening alone: without it a FIFO that nobody reads would hold us here for ever.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+    fd = os.open(path, flags, 0o640)
+    os.set_blocking(fd, True)
+    return fd
 
 
 class AccessLog:
@@ -80,8 +130,9 @@ class AccessLog:
         self._under_way: Batch | None = None  # a follower's
         self._ailing = False
         self._cut = False
+        self._reopen = False  # the next batch opens the file anew
         self.dropped = 0
-        self._fd = self._open()
+        self._fd = 1 if path == "-" else _opened(path)
 
     # -- called by the leader ------------------------------------------------------------------
 
@@ -89,6 +140,9 @@ class AccessLog:
         """Add a line. `head` is the raw request head, or what came of one that was refused."""
         if self._bytes > LOG_WAITING_MAX_BYTES:
             self.dropped += 1
+            if not self._ailing:
+                self._ailing = True
+                log.error("%s takes no more, dropping its lines until it can be written", self._path)
             return
         second = self._clock.second
         if second != self._second:
@@ -110,10 +164,13 @@ class AccessLog:
 
     def take(self) -> Batch | None:
         """Return what should be written now, if anything; at most one batch is under way."""
-        if not self._lines or self._under_way is not None:
+        if self._under_way is not None:
             return None
-        if self._bytes < LOG_BATCH_BYTES and self._clock.now - self._since < LOG_BATCH_S:
-            return None
+        if not self._reopen:
+            if not self._lines:
+                return None
+            if self._bytes < LOG_BATCH_BYTES and self._clock.now - self._since < LOG_BATCH_S:
+                return None
         self._under_way = self._batch()
         return self._under_way
 
@@ -121,6 +178,15 @@ class AccessLog:
         """Take note of how a batch fared."""
         if batch is self._under_way:
             self._under_way = None
+        if not batch.empty:
+            self._judge(batch)
+        if batch.kept:
+            log.error("cannot open %s again: %s, writing on to the old file", self._path, batch.kept)
+        elif batch.reopens:
+            self._cut = False
+
+    def _judge(self, batch: Batch) -> None:
+        """Tell when the file begins to take no lines, and when it takes them again."""
         self.dropped += batch.lost
         if batch.lost and not self._ailing:
             log.error("cannot write %s: %s, dropping its lines until it can be written", self._path, batch.why)
@@ -131,42 +197,28 @@ class AccessLog:
         self._cut = batch.cut or (self._cut and self._ailing)
 
     def reopen(self) -> None:
-        """Open the file by its name again, after it was moved away (logrotate); keep the old one if that fails."""
-        try:
-            fresh = self._open()
-        except OSError as error:
-            log.error("cannot open %s again: %s, writing on to the old file", self._path, error.strerror)  # noqa: TRY400
+        """Have the next batch open the file by its name again, after it was moved away (logrotate).
+
+        What waits until then goes to the old file, which is kept if there is no new one. Both may block, so this is
+        the batch's, and comes after the one under way.
+        """
+        self._reopen = self._path != "-"
+
+    def close(self) -> None:
+        """Write what waits, and close; a batch that is under way still hangs, and so would we."""
+        if self._under_way is not None:
+            self.dropped += len(self._lines)
             return
         if self._lines:
             batch = self._batch()
-            batch.write()
-            self.written(batch)
-        self._cut = False
-        # A batch under way has the old number: the file behind it changes, the number does not.
-        if fresh != self._fd:
-            os.dup2(fresh, self._fd, inheritable=False)
-            os.close(fresh)
-
-    def close(self) -> None:
-        """Write what waits, and close."""
-        if self._lines:
-            batch = self._batch()
-            batch.write()
+            batch.run()
             self.written(batch)
         if self._fd > 2:
             os.close(self._fd)
 
     def _batch(self) -> Batch:
         lines, self._lines, self._bytes = self._lines, [], 0
-        if self._cut:
+        if self._cut and lines:
             lines.insert(0, b"\n")
-        return Batch(self._fd, lines)
-
-    def _open(self) -> int:
-        if self._path == "-":
-            return 1
-        # O_NONBLOCK for the opening alone: without it a FIFO that nobody reads would hold us here for ever.
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-        fd = os.open(self._path, flags, 0o640)
-        os.set_blocking(fd, True)
-        return fd
+        path, self._reopen = self._path if self._reopen else "", False
+        return Batch(self._fd, lines, path)

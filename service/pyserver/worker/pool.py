@@ -19,18 +19,21 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from pyserver.clock import Clock
 from pyserver.ipc.assignment import Assignment
 from pyserver.ipc.channel import Full, Garbled, Gone, Kind, Message
 from pyserver.ipc.semaphores import Stuck
 from pyserver.ipc.stats import Tally
-from pyserver.limits import ROUND_S
+from pyserver.limits import MUTEX_PATIENCE_S, ROUND_S
 from pyserver.sd.journal import NOTICE
-from pyserver.worker.accesslog import AccessLog, Batch
+from pyserver.worker.accesslog import AccessLog
 from pyserver.worker.connection import Connections, Job
 
 log = logging.getLogger("pyserver")
+
+_NS: Final = 1_000_000_000
 
 
 class Pool:
@@ -68,9 +71,15 @@ class Pool:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._channel = self._end.fileno()
         self._taking = True  # the channel is polled for messages, and not only for its end
+        self._orphaned = False  # the master is gone, and the channel is not polled at all
+        self._read_out = False  # nothing will come through the channel any more
         self._uncounted = 0  # connections taken out of the channel that the queue's ledger does not know of yet
+        self._settle_at = 0.0  # not before, after it was not to be had
         self._look_again_at = 0.0  # for idle connections, when it is not
-        self._leave_by: float | None = None  # the master is gone: when we go too, at the latest
+        self._leave_by: float | None = None  # draining: when we go, at the latest
+        self._reopen_at = assignment.segment.row(assignment.slot, "reopen_ns")
+        self._drain_at = assignment.segment.row(assignment.slot, "drain_by_ns")
+        self._reopened = 0  # the last order to do so that we followed
         poll.register(self._wake, select.EPOLLIN)
         poll.register(self._channel, select.EPOLLIN)
 
@@ -143,6 +152,8 @@ class Pool:
                         connections.close(connection)
                 if jobs:
                     break
+        if self._busy:
+            self._abandon()
         return None
 
     def _end_round(self) -> bool:
@@ -154,22 +165,31 @@ class Pool:
         if self._access is not None:
             batch = self._access.take()
             if batch is not None:
-                connections.jobs.append(Job(batch.write, partial(self._written, self._access, batch)))
-        if (connections.full or not self._taking) and self._leave_by is None:
+                connections.jobs.append(Job(batch.run, partial(self._access.written, batch)))
+        if (connections.full or not self._taking) and not self._orphaned:
             self._take_or_not(now)
+            if not self._taking:
+                self._obey()
+        if self._uncounted and time.monotonic() >= self._settle_at:
+            self._settle()
         if connections.draining and self._has_drained(now):
             self._shutdown = True
         return self._shutdown
 
+    def _abandon(self) -> None:
+        """Leave while a job hangs, perhaps in the main thread: nobody is waited for, and what can be written is."""
+        if self._access is not None:
+            self._access.close()
+        self._publish()
+        os._exit(0)
+
     def _publish(self) -> None:
         tally = self._tally
         tally.connections_open = len(self._connections.table)
+        if self._access is not None:
+            tally.log_lines_dropped = self._access.dropped
         tally.publish(self._words, self._counters_at)
         self._words[self._beat_at] = time.monotonic_ns()
-
-    def _written(self, access: AccessLog, batch: Batch) -> None:
-        access.written(batch)
-        self._tally.log_lines_dropped = access.dropped
 
     def _take_or_not(self, now: float) -> None:
         """Near our limit of open files leave new connections in the channel, and idle ones make room."""
@@ -187,11 +207,16 @@ class Pool:
             self._taking = True
 
     def _has_drained(self, now: float) -> bool:
-        if self._leave_by is not None and now >= self._leave_by:
-            log.warning("drain deadline passed, cutting %d connections", len(self._connections.table))
-            for connection in tuple(self._connections.table.values()):
-                self._connections.close(connection)
-        return not self._connections.table and not self._connections.jobs and not self._busy
+        connections = self._connections
+        if self._leave_by is None or now < self._leave_by:
+            return self._read_out and not (connections.table or connections.jobs or self._busy)
+        if connections.table:
+            log.warning("drain deadline passed, cutting %d connections", len(connections.table))
+        if self._busy:
+            log.warning("drain deadline passed, not waiting for %d jobs", self._busy)
+        for connection in tuple(connections.table.values()):
+            connections.close(connection)
+        return True
 
     # -- the channel -------------------------------------------------------------------------------
 
@@ -212,20 +237,26 @@ class Pool:
             self._adopt(message, descriptors)
         elif message.generation != self._generation:
             log.debug("stale %s for generation %d, ignored", message.kind.name, message.generation)
-        elif message.kind is Kind.DRAIN:
+        elif message.kind in (Kind.DRAIN, Kind.REOPEN):
+            self._read_out |= message.kind is Kind.DRAIN
+            self._obey()
+
+    def _obey(self) -> None:
+        """Follow the orders in our row that are new: the messages of them only make us look."""
+        reopen, drain_by = self._words[self._reopen_at], self._words[self._drain_at]
+        if reopen != self._reopened:
+            self._reopened = reopen
+            if self._access is not None:
+                self._access.reopen()
+        if drain_by and self._leave_by is None:
+            self._leave_by = drain_by / _NS
             self._connections.drain()
-        elif message.kind is Kind.REOPEN and self._access is not None:
-            self._access.reopen()
 
     def _adopt(self, message: Message, descriptors: list[int]) -> None:
         """Take connections: settle the queue's accounting first, then serve each."""
         self._uncounted += message.carried
-        try:
-            if self._queue.taken(self._slot, self._uncounted):
-                self._report(Kind.ROOM)
-            self._uncounted = 0
-        except Stuck as error:  # the clients are here and shall have their answers all the same
-            log.error("the queue's accounting is not to be had: %s", error)  # noqa: TRY400
+        if time.monotonic() >= self._settle_at:
+            self._settle()
         self._tally.queue_wait += (time.monotonic_ns() - message.stamp_ns) * message.carried
         lost = message.carried - len(descriptors)
         if lost:
@@ -240,11 +271,23 @@ class Pool:
                 if connection is not None:
                     self._connections.close(connection)
 
+    def _settle(self) -> None:
+        """Tell the queue's ledger what came out of the channel; later, if its mutex is not to be had now."""
+        try:
+            if self._queue.taken(self._slot, self._uncounted):
+                self._report(Kind.ROOM)
+            self._uncounted = 0
+        except Stuck as error:  # the clients are here and shall have their answers all the same
+            log.error("the queue's accounting is not to be had: %s", error)  # noqa: TRY400
+            self._settle_at = time.monotonic() + MUTEX_PATIENCE_S
+
     def _master_gone(self) -> None:
         log.log(NOTICE, "the master is gone, draining")
         self._poll.unregister(self._channel)
         self._taking = False
-        self._leave_by = self._clock.now + self._drain_s
+        self._orphaned = self._read_out = True
+        if self._leave_by is None:
+            self._leave_by = self._clock.now + self._drain_s
         self._connections.drain()
 
     def _report(self, kind: Kind) -> None:

@@ -95,7 +95,7 @@ class Hall:
     def lines(self) -> list[str]:
         """The access log so far."""
         batch = self.access._batch()
-        batch.write()
+        batch.run()
         return self.log.read_text().splitlines()
 
     def close(self) -> None:

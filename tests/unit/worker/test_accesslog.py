@@ -4,6 +4,7 @@ import locale
 import logging
 import os
 import resource
+import select
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from tests.unit.processes import forked, run_forked
 
 from pyserver.clock import Clock
 from pyserver.limits import LOG_BATCH_BYTES, LOG_BATCH_S, LOG_WAITING_MAX_BYTES
-from pyserver.worker.accesslog import AccessLog, escape, stamp
+from pyserver.worker.accesslog import AccessLog, Batch, escape, stamp
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 HEAD = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -63,7 +64,7 @@ def heard() -> Iterator[Heard]:
 
 def written(log: AccessLog) -> None:
     batch = log._batch()
-    batch.write()
+    batch.run()
     log.written(batch)
 
 
@@ -182,7 +183,7 @@ def test_at_most_one_batch_is_under_way(log: AccessLog, clock: Clock) -> None:
     log.record(b"b", HEAD, 200, 0)
     clock.now += LOG_BATCH_S
     assert log.take() is None
-    batch.write()
+    batch.run()
     log.written(batch)
     assert log.take() is not None
 
@@ -197,7 +198,7 @@ def test_reopening_while_a_batch_is_under_way_keeps_to_one_at_a_time(log: Access
     log.record(b"c", HEAD, 200, 0)
     clock.now += LOG_BATCH_S
     assert log.take() is None, "the first is still under way"
-    first.write()
+    first.run()
     log.written(first)
     assert log.take() is not None
 
@@ -257,7 +258,9 @@ def test_when_it_can_be_written_again_that_is_told(tmp_path: Path, clock: Clock,
     written(log)
     path.unlink()
     log.reopen()
-    heard.messages.clear()
+    written(log)
+    assert heard.messages.pop().startswith("cannot write"), "an empty batch tells nothing about the file"
+    assert not heard.messages
     log.record(b"b", HEAD, 200, 0)
     written(log)
     assert heard.messages == [f"{path} can be written again, 1 lines were dropped so far"]
@@ -290,6 +293,54 @@ def test_lines_beyond_what_may_wait_are_dropped_and_counted(log: AccessLog) -> N
     assert log._bytes < LOG_WAITING_MAX_BYTES + 10_000
 
 
+def test_a_log_that_hangs_is_told_at_the_first_line_it_costs(log: AccessLog, clock: Clock, heard: Heard) -> None:
+    head = b"GET /%b HTTP/1.1\r\n\r\n" % (b"x" * 8000)
+    log.record(b"a", head, 200, 0)
+    clock.now += LOG_BATCH_S
+    hanging = log.take()
+    assert hanging is not None
+    while not log.dropped:
+        assert not heard.messages
+        log.record(b"a", head, 200, 0)
+    for _ in range(10):
+        log.record(b"a", head, 200, 0)
+    (message,) = heard.messages
+    assert message.endswith("/log takes no more, dropping its lines until it can be written")
+    hanging.run()
+    log.written(hanging)
+    assert heard.messages[1].endswith("can be written again, 11 lines were dropped so far")
+
+
+def test_what_hangs_is_not_waited_for_at_the_end(tmp_path: Path, clock: Clock) -> None:
+    log = AccessLog(str(tmp_path / "log"), clock)
+    log.record(b"a", HEAD, 200, 0)
+    clock.now += LOG_BATCH_S
+    assert log.take() is not None
+    log.record(b"b", HEAD, 200, 0)
+    log.close()
+    assert log.dropped == 1
+    os.close(log._fd)
+
+
+def test_lines_of_a_pipe_come_in_pieces_that_the_kernel_does_not_mix() -> None:
+    """pipe(7): up to PIPE_BUF bytes are written at once. A pipe in packet mode shows each write(2)."""
+    readable, writable = os.pipe2(os.O_DIRECT)
+    made = [b"%d %b\n" % (number, b"x" * (number * 37 % 900)) for number in range(60)]
+    made.insert(30, b"y" * (select.PIPE_BUF + 100) + b"\n")  # which no piece holds
+    Batch(writable, made).run()
+    os.close(writable)
+    pieces = []
+    while piece := os.read(readable, 2 * select.PIPE_BUF):
+        pieces.append(piece)
+    os.close(readable)
+    assert b"".join(pieces) == b"".join(made)
+    long = [piece for piece in pieces if b"y" in piece]
+    others = [piece for piece in pieces if b"y" not in piece]
+    assert b"".join(long) == made[30], "it has its own"
+    assert all(piece.endswith(b"\n") and len(piece) <= select.PIPE_BUF for piece in others)
+    assert len(others) < 20
+
+
 # -- reopening ----------------------------------------------------------------------------------------
 
 
@@ -300,6 +351,10 @@ def test_reopening_after_a_move_loses_nothing(tmp_path: Path, log: AccessLog, cl
     path.rename(moved)
     log.record(b"b", HEAD, 200, 0)
     log.reopen()
+    batch = log.take()
+    assert batch is not None, "it does not wait for a batch's worth"
+    batch.run()
+    log.written(batch)
     log.record(b"c", HEAD, 200, 0)
     written(log)
     assert [line[:1] for line in moved.read_bytes().splitlines()] == [b"a", b"b"]
@@ -310,6 +365,7 @@ def test_reopening_leaves_no_descriptor(log: AccessLog) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
         log.reopen()
+        written(log)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
@@ -321,6 +377,8 @@ def test_a_file_that_cannot_be_opened_again_is_told_and_the_old_one_goes_on(
     log = AccessLog(str(folder / "log"), clock)
     folder.rename(tmp_path / "moved")
     log.reopen()
+    assert not heard.messages, "nothing is opened by the leader"
+    written(log)
     assert len(heard.messages) == 1
     assert "writing on to the old file" in heard.messages[0]
     log.record(b"a", HEAD, 200, 0)
@@ -336,6 +394,8 @@ def test_standard_output_is_neither_closed_nor_replaced(clock: Clock) -> None:
         log = AccessLog("-", clock)
         log.record(b"a", HEAD, 200, 0)
         log.reopen()
+        if log.take() is not None:
+            return 2
         log.record(b"b", HEAD, 200, 0)
         log.close()
         os.fstat(1)

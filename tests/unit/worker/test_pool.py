@@ -25,6 +25,7 @@ from pyserver.worker.connection import Job
 from pyserver.worker.pool import Pool
 
 GENERATION = 7
+DRAIN_S = 5.0
 GET = b"GET /small.txt HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -66,6 +67,10 @@ class Running:
         return found
 
     def tell(self, kind: Kind, generation: int = GENERATION) -> None:
+        if generation == GENERATION:
+            word = "drain_by_ns" if kind is Kind.DRAIN else "reopen_ns"
+            within_s = DRAIN_S if kind is Kind.DRAIN else 0
+            self.segment.words[self.segment.row(0, word)] = time.monotonic_ns() + int(within_s * 1e9)
         self.channel.master_end.send(Message(kind, generation))
 
     def client(self, first: bytes = b"") -> socket.socket:
