@@ -268,7 +268,7 @@ class Ring:
         self._errors = self._flags + 8
 
     def mutex(self, slot: int) -> Mutex:
-        return Mutex(self.semaphore, self.words, cells(self._segment, slot))
+        return Mutex(self.semaphore, self.words, cells(self._segment, slot), patience_s=10.0)
 
     def turn(self, slot: int) -> None:
         with self.mutex(slot):
