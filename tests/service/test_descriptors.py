@@ -68,7 +68,7 @@ def open_clients(server: Server) -> int:
 
 def test_worker_at_its_limit_closes_idle_connections_for_new_ones(serve: Serve) -> None:
     """An idle connection has had its answers and can come again; a new one has had nothing."""
-    server = serve(workers=1, nofile=192)  # leaves room for 64 connections: see limits
+    server = serve(workers=1, nofile=288)  # leaves room for 64 connections: see limits
     with server.clients(150, within=10) as clients:
         for client in clients:
             assert client.ask("/small.txt").content == b"small\n"
@@ -86,7 +86,7 @@ def test_worker_at_its_limit_closes_idle_connections_for_new_ones(serve: Serve) 
 
 def test_worker_at_its_limit_lets_new_ones_wait(serve: Serve, site: object) -> None:
     """When nobody is idle there is nothing to close: who comes waits until somebody has gone."""
-    server = serve(workers=1, nofile=192)
+    server = serve(workers=1, nofile=288)
     with server.clients(60, within=10) as busy:
         for client in busy:
             client.send(b"GET / HTTP/1.1\r\n")  # half a request
@@ -104,7 +104,7 @@ def test_worker_at_its_limit_lets_new_ones_wait(serve: Serve, site: object) -> N
 def test_worker_at_its_limit_hears_its_orders(serve: Serve, tmp_path: Path) -> None:
     """They stand behind connections in its channel, which it does not read."""
     log = tmp_path / "access.log"
-    server = serve(workers=1, nofile=192, access_log=log)
+    server = serve(workers=1, nofile=288, access_log=log)
     with server.clients(60, within=10) as busy, server.clients(60, within=10) as late:
         for client in busy:
             client.send(b"GET / HTTP/1.1\r\n")  # half a request
