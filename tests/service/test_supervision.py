@@ -92,6 +92,23 @@ def test_worker_that_lives_is_never_taken_for_hung(serve: Serve) -> None:
     assert server.generations() == {0: 1, 1: 1}
 
 
+def test_nobody_is_taken_for_hung_after_all_stood_still(serve: Serve) -> None:
+    """Stopped as a whole, by a debugger or a frozen cgroup: the silence is the master's own as well."""
+    server = serve(settings={"server.hung_after": 2}, watchdog=30)
+    with server.client() as client:
+        client.ask()
+        for _ in range(2):
+            os.killpg(server.pid, signal.SIGSTOP)
+            time.sleep(3.2)
+            os.kill(server.pid, signal.SIGCONT)  # the worst case: the master looks before any worker could beat
+            time.sleep(0.3)
+            os.killpg(server.pid, signal.SIGCONT)
+            time.sleep(1.5)
+        assert client.ask().status == 200
+    assert not server.logged("silent for")
+    assert server.generations() == {0: 1, 1: 1}
+
+
 def test_early_deaths_are_throttled_and_told(serve: Serve) -> None:
     server = serve(workers=1, settings={"server.respawn_delay_max": 0.2})
     for generation in range(1, 7):

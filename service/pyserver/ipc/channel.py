@@ -65,7 +65,8 @@ class End:
         """Return one message and its descriptors (close-on-exec, now the caller's), or None if none waits.
 
         Fewer descriptors than message.carried arrive when this process is at its limit of open files: the kernel
-        drops the rest (unix(7), MSG_CTRUNC). Raises Gone, or Garbled with the descriptors closed.
+        drops the rest (unix(7), MSG_CTRUNC). Raises Gone (an empty message looks the same) or Garbled, with the
+        descriptors closed.
         """
         try:
             data, control, _flags, _address = self._socket.recvmsg(SIZE + 1, _CONTROL_BYTES, _RECEIVE)
@@ -77,11 +78,9 @@ class End:
         for level, kind, payload in control:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 descriptors.frombytes(payload[: len(payload) - len(payload) % _DESCRIPTOR_BYTES])
-        if not data:
-            raise Gone
         try:
-            return unpack(data), descriptors.tolist()
-        except Garbled:
+            return _understood(data), descriptors.tolist()
+        except (Garbled, Gone):
             for descriptor in descriptors:
                 socket.close(descriptor)
             raise
@@ -96,6 +95,12 @@ class End:
         except BlockingIOError:
             return None
         return unpack(data).number
+
+
+def _understood(data: bytes) -> Message:
+    if not data:
+        raise Gone("an empty message")
+    return unpack(data)
 
 
 class Channel:

@@ -12,6 +12,9 @@ Invariant, whenever nobody holds queue_mutex:
 Both semaphores move only under queue_mutex, but for one: the master, which alone takes from empty_slots, takes before
 it accepts, and says so in `in_hand` first. A worker killed anywhere leaves at most its own row and the mutex wrong,
 and the master has what it needs to mend both: the number on the first message still waiting in the channel.
+
+What the master computes with is its own: `sent` and `in_hand` stand in the segment for others to read. Of what workers
+write (T-61: one that was taken over writes anything, anywhere in the segment) it believes no more than can be.
 """
 
 import contextlib
@@ -41,6 +44,8 @@ class Queue:
         self._empty = made["empty_slots"]
         self._filled = made["filled_slots"]
         self._capacity = capacity
+        self._sent = [0] * segment.slots  # the master's: connections ever put into each slot's channel
+        self._in_hand = 0  # the master's: connections that it has room for and has not published
         patience_s = MUTEX_PATIENCE_MASTER_S
         self._mutex = Mutex(made["queue_mutex"], self._words, HEADER["queue_mutex_state"], patience_s=patience_s)
         self._stats_mutex = Mutex(made["stats_mutex"], self._words, HEADER["stats_mutex_state"], patience_s=patience_s)
@@ -77,33 +82,33 @@ class Queue:
     @property
     def in_hand(self) -> int:
         """How many the master has made room for and not yet passed on."""
-        return self._words[_IN_HAND]
+        return self._in_hand
 
     def waiting(self, slot: int) -> int:
         """Return how many connections wait in one slot's channel, by the ledger."""
-        row = self._segment.row(slot)
-        # A row is the worker's to write too: never below nothing, whatever stands there.
-        return max(0, self._words[row + _SENT] - self._words[row + _RECEIVED])
+        # `received` is what the worker says: never below nothing nor above all, whatever stands there.
+        said = self._sent[slot] - self._words[self._segment.row(slot) + _RECEIVED]
+        return min(max(0, said), self._capacity)
 
     def number(self, slot: int) -> int:
         """Return how many connections were ever published for a slot: the next message's `number`."""
-        return self._words[self._segment.row(slot) + _SENT]
+        return self._sent[slot]
 
     # -- the master's verbs ----------------------------------------------------------------------
 
     def take_room(self) -> bool:
         """Take room for one connection before accepting it; False when the queue is full."""
-        self._words[_IN_HAND] += 1
+        self._hold(1)
         if try_acquire(self._empty):
             return True
-        self._words[_IN_HAND] -= 1
+        self._hold(-1)
         return False
 
     def return_room(self, count: int = 1) -> None:
         """Give back room that was taken and not needed."""
         for _ in range(count):
             self._empty.release()
-        self._words[_IN_HAND] -= count
+        self._hold(-count)
 
     def publish(self, slot: int, count: int) -> int:
         """Count connections as waiting in a slot's channel, just before they are sent; return the message's number.
@@ -112,13 +117,12 @@ class Queue:
         counted rather than wait for the count. If the channel refuses them, withdraw() undoes it. Raises
         semaphores.Stuck, with nothing changed, when a worker died or stopped inside: it is to be mended first.
         """
-        words, sent = self._words, self._segment.row(slot) + _SENT
         with self._mutex:
-            number = words[sent]
-            words[sent] = number + count
+            number = self._sent[slot]
+            self._send(slot, count)
             for _ in range(count):
                 self._filled.release()
-            words[_IN_HAND] -= count
+            self._hold(-count)
         return number
 
     def withdraw(self, slot: int, count: int) -> None:
@@ -132,11 +136,18 @@ class Queue:
             self._take_back(slot, count)
 
     def _take_back(self, slot: int, count: int) -> None:
-        words = self._words
-        words[self._segment.row(slot) + _SENT] -= count
+        self._send(slot, -count)
         for _ in range(count):
             try_acquire(self._filled)
-        words[_IN_HAND] += count
+        self._hold(count)
+
+    def _send(self, slot: int, count: int) -> None:
+        self._sent[slot] += count
+        self._words[self._segment.row(slot) + _SENT] = self._sent[slot]
+
+    def _hold(self, count: int) -> None:
+        self._in_hand += count
+        self._words[_IN_HAND] = self._in_hand
 
     def want_room(self) -> bool:
         """Ask the workers for a message when there is room; True when there is some already."""
@@ -157,11 +168,11 @@ class Queue:
         held |= self._recover(self._stats_mutex, slot, living, "stats_mutex_state")
         words, row = self._words, self._segment.row(slot)
         with self._mutex:
-            taken = words[row + _SENT] if first_waiting is None else first_waiting
+            taken = self._sent[slot] if first_waiting is None else first_waiting
             amiss = words[row + _RECEIVED] != taken
             words[row + _RECEIVED] = taken
-            waiting = sum(self.waiting(each) for each in range(self._segment.slots))
-            room = self._capacity - waiting - words[_IN_HAND]
+            waiting = min(sum(self.waiting(each) for each in range(self._segment.slots)), self._capacity)
+            room = max(0, self._capacity - waiting - self._in_hand)
             amiss |= (self._filled.value, self._empty.value) != (waiting, room)
             set_value(self._filled, waiting)
             set_value(self._empty, room)

@@ -90,6 +90,7 @@ class State(IntEnum):
 
 
 CELLS: Final = 3  # words a party needs for one mutex: state, turns, holds
+_WORD: Final = (1 << 64) - 1  # turns and holds go round: others can write them too (T-61)
 
 
 class Mutex:
@@ -121,7 +122,7 @@ class Mutex:
                 self._semaphore.acquire(MUTEX_TURN_S)
                 break
             except posix_ipc.BusyError:
-                words[at + 1] += 1
+                words[at + 1] = (words[at + 1] + 1) & _WORD
                 waited_s += MUTEX_TURN_S
                 if waited_s >= self._patience_s or self._abandoned():
                     words[at] = State.IDLE
@@ -130,7 +131,7 @@ class Mutex:
                 continue
         # In this order: who has counted this hold has said HELD before. recover() rests on it.
         words[at] = 2  # State.HELD
-        words[at + 2] += 1
+        words[at + 2] = (words[at + 2] + 1) & _WORD
         return self
 
     def __exit__(

@@ -39,6 +39,7 @@ COUNTERS: Final = (
 
 _INDEX: Final = {counter.name: index for index, counter in enumerate(COUNTERS)}
 _CELLS: Final = len(COUNTERS)
+_WORD: Final = (1 << 64) - 1  # a worker can write anything into its row; a sum of it must fit into a word all the same
 
 
 def index_of(name: str) -> int:
@@ -108,12 +109,12 @@ def fold(words: memoryview, fold_at: int, totals_at: int, row_at: int) -> None:
 
     `fold_at` is odd meanwhile, so that a reader which takes no mutex knows that it must look again.
     """
-    words[fold_at] += 1
+    words[fold_at] = (words[fold_at] + 1) & _WORD
     for index, counter in enumerate(COUNTERS):
         if not counter.gauge:
-            words[totals_at + index] += words[row_at + index]
+            words[totals_at + index] = (words[totals_at + index] + words[row_at + index]) & _WORD
         words[row_at + index] = 0
-    words[fold_at] += 1
+    words[fold_at] = (words[fold_at] + 1) & _WORD
 
 
 def read(words: memoryview, totals_at: int, rows_at: Sequence[int]) -> tuple[dict[str, int], list[dict[str, int]]]:

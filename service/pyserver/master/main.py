@@ -27,7 +27,7 @@ from pyserver import signals
 from pyserver.config import Config
 from pyserver.ipc import segment as segments
 from pyserver.ipc.assignment import Assignment, Origin
-from pyserver.ipc.channel import Channel, Full, Garbled, Kind, Message
+from pyserver.ipc.channel import Channel, Full, Garbled, Gone, Kind, Message
 from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import HEADER, Segment, SegmentError
 from pyserver.ipc.semaphores import Stuck
@@ -120,10 +120,12 @@ class Master:
         self._attend_at = 0.0  # monotonic; brought forward to 0 by whatever happens that is not just a client
         self._period = min(TICK_S, notifier.watchdog_period or TICK_S)
         self._ticked = time.monotonic()
+        self._judge_from = 0.0  # monotonic: until then a silent worker proves nothing
         self._told = ""
         self._requests = 0
         self._ready = False  # READY=1 was said
         self._failed_starts = 0
+        self._restarts = 0
         self._status: int | None = None  # the exit status, once it is decided to stop
         self._deadline = 0.0  # of the drain
         self._ordered = False  # every worker was told to drain
@@ -213,7 +215,8 @@ class Master:
         end = self._channels[slot].master_end
         try:
             received = end.receive()
-        except Garbled as error:
+        except (Garbled, Gone) as error:
+            # Its end cannot be closed, we hold a copy of it: Gone is a message of no bytes.
             log.error("worker %d sent %s, killing it", slot, error)  # noqa: TRY400
             self._kill(slot)
             return
@@ -268,7 +271,8 @@ class Master:
         if expected and not lost:
             log.info("worker %d (generation %d) drained and %s", slot, place.generation, ending)
         else:
-            self._words[HEADER["restarts"]] += 1
+            self._restarts += 1
+            self._words[HEADER["restarts"]] = self._restarts
             log.error(
                 "worker %d (generation %d, pid %d) %s after %.1f s: %d connections lost, %d wait for its successor, "
                 "respawn in %.2f s",
@@ -317,8 +321,11 @@ class Master:
     def _tick(self) -> None:
         """What is done once a period: judge heartbeats, tell systemd, retry what was owed."""
         now = time.monotonic()
-        late = now - self._ticked
+        elapsed = now - self._ticked
         self._ticked = now
+        if elapsed > self._period + min(self._rules.hung_after, self._rules.start_within) / 2:
+            # We stood still (SIGSTOP, a frozen cgroup), and so perhaps did the workers: they get time to beat first.
+            self._judge_from = now + TICK_S
         self._read_beats()
         for slot in tuple(self._unmended):
             self._mend(slot)
@@ -329,10 +336,11 @@ class Master:
         words[HEADER["master_beat"]] = time.monotonic_ns()
         words[HEADER["accept_pauses"]] = self._acceptor.pauses
         words[HEADER["saturations"]] = self._acceptor.saturations
-        if self._notifier.watchdog_period is not None and fresh(self._places, now, self._rules):
+        well = now < self._judge_from or fresh(self._places, now, self._rules)
+        if self._notifier.watchdog_period is not None and well:
             self._notifier.watchdog()
         if self._ready and self._status is None:
-            self._tell(late)
+            self._tell(elapsed)
 
     def _tell(self, elapsed: float) -> None:
         """Tell systemd how things stand, if they changed."""
@@ -368,8 +376,7 @@ class Master:
     def _supervise(self) -> None:
         """Do what the policy says."""
         now = time.monotonic()
-        punctual = now - self._ticked < self._period + self._rules.hung_after / 2
-        for action in decide(self._places, now, self._rules, refill=self._refill(), judge=punctual):
+        for action in decide(self._places, now, self._rules, refill=self._refill(), judge=now >= self._judge_from):
             if action.verb == "spawn":
                 self._spawn(action.slot)
             elif action.verb == "kill":

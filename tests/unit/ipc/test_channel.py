@@ -162,6 +162,16 @@ def test_a_garbled_message_closes_its_descriptors(channel: Channel, file: int, d
     assert channel.worker_end.receive() == (Message(Kind.DRAIN), []), "and the next message is not affected"
 
 
+def test_an_empty_message_looks_like_the_end_and_leaves_no_descriptors(channel: Channel, file: int) -> None:
+    before = open_descriptors()
+    socket.send_fds(raw(channel), [b""], [file] * 3)
+    with pytest.raises(Gone):
+        channel.worker_end.receive()
+    assert open_descriptors() == before
+    channel.master_end.send(Message(Kind.DRAIN))
+    assert channel.worker_end.receive() is not None
+
+
 def test_more_descriptors_than_any_batch_are_cut_off_by_the_kernel(channel: Channel, file: int) -> None:
     before = open_descriptors()
     data = LAYOUT.pack(VERSION, Kind.CONNECTIONS, 0, 3 * BATCH_MAX, 0, 0, 0)

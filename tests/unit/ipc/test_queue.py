@@ -15,9 +15,9 @@ from tests.unit.processes import Child, at_step, die, forked, steps_of, stop, wa
 from pyserver.ipc import semaphores
 from pyserver.ipc.channel import Channel, End, Kind, Message
 from pyserver.ipc.queue import Queue
-from pyserver.ipc.segment import HEADER, SHM, Segment, SegmentError
+from pyserver.ipc.segment import HEADER, SHM, TOTALS, Segment, SegmentError
 from pyserver.ipc.semaphores import Mutex, Stuck, try_acquire
-from pyserver.ipc.stats import Tally
+from pyserver.ipc.stats import COUNTERS, Tally
 from pyserver.limits import MUTEX_PATIENCE_MASTER_S
 
 CAPACITY = 64
@@ -429,3 +429,53 @@ def test_totals_are_of_the_living_and_the_dead(exchange: Exchange) -> None:
     queue.fold(0)
     assert (queue.totals()["requests"], queue.totals()["connections_open"]) == (15, 3)
     assert segment.words[HEADER["fold"]] == 2
+
+
+# -- a worker that was taken over writes anything, anywhere in the segment (T-61) ----------------------
+
+
+@pytest.mark.usefixtures("quick_turns")
+@pytest.mark.parametrize("value", [0, 1 << 63, (1 << 64) - 1])
+def test_the_master_computes_with_nothing_that_a_worker_can_write(exchange: Exchange, value: int) -> None:
+    queue, segment, words = exchange.queue, exchange.segment, exchange.segment.words
+
+    def forge() -> None:
+        for name in ("sent", "received"):
+            words[segment.row(0, name)] = value
+        for name in ("in_hand", "saturated", "fold", "queue_mutex_turns", "queue_mutex_holds", "stats_mutex_holds"):
+            words[HEADER[name]] = value
+        for index in range(len(COUNTERS)):
+            words[TOTALS + index] = words[segment.counters(0) + index] = value
+
+    assert exchange.put(0, 3)
+    assert exchange.put(1, 5)
+    forge()
+    assert exchange.put(0, 2)
+    assert queue.number(0) == 5
+    assert 0 <= queue.waiting(0) <= CAPACITY
+    assert queue.take_room()
+    queue.publish(0, 1)
+    queue.withdraw(0, 1)
+    queue.return_room()
+    forge()
+    began = time.monotonic()
+    exchange.mend(0, [1])
+    queue.fold(0)
+    queue.totals()
+    assert time.monotonic() - began < 1
+    exchange.assert_balanced()
+    assert (exchange.drain(0), exchange.drain(1)) == (5, 5)
+    exchange.assert_at_rest()
+
+
+def test_a_forged_row_of_another_worker_is_set_right_when_that_one_dies(exchange: Exchange) -> None:
+    segment = exchange.segment
+    exchange.put(0, 3)
+    exchange.put(1, 5)
+    segment.words[segment.row(1, "received")] = (-(1 << 40)) % (1 << 64)
+    exchange.mend(0, [1])
+    assert exchange.queue.depth + exchange.queue.room <= CAPACITY
+    exchange.mend(1, [0])
+    exchange.assert_balanced()
+    assert (exchange.drain(0), exchange.drain(1)) == (3, 5)
+    exchange.assert_at_rest()

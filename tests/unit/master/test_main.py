@@ -18,7 +18,8 @@ from pyserver.ipc.assignment import Assignment
 from pyserver.ipc.channel import Gone, Kind, Message
 from pyserver.ipc.observe import Snapshot, snapshot
 from pyserver.ipc.queue import Queue
-from pyserver.ipc.segment import SHM, Segment
+from pyserver.ipc.segment import HEADER, SHM, Segment
+from pyserver.ipc.stats import COUNTERS
 from pyserver.limits import START_TRIES
 from pyserver.master import main
 
@@ -249,6 +250,53 @@ def test_connections_wait_for_a_successor(running: Running) -> None:
             os.kill(pid, signal.SIGKILL)
         assert all(client.recv(10).startswith(b"slot ") for client in clients)
     running.assert_balanced()
+
+
+@pytest.mark.parametrize("data", [b"", b"?"], ids=["empty", "garbled"])
+def test_a_worker_that_talks_nonsense_is_killed_and_nobody_else_notices(running: Running, data: bytes) -> None:
+    def babble(assignment: Assignment, messages: int) -> None:
+        if (assignment.slot, assignment.generation, messages) == (0, 1, 1):
+            assignment.end._socket.send(data)
+
+    running.start(lambda assignment: answering(assignment, babble))
+    running.wait_ready()
+    assert len([running.ask() for _ in range(6)]) == 6
+    wait_until(lambda: running.look().restarts == 1)
+    running.wait_ready()
+    assert {running.ask() for _ in range(10)} == {b"slot 0", b"slot 1"}
+    assert running.look().workers[1].generation == 1
+    assert running.logged("worker 0 sent a message of 1 bytes" if data else "worker 0 sent an empty message") == 1
+    running.assert_balanced()
+
+
+@pytest.mark.parametrize("value", [0, 1 << 63, (1 << 64) - 1])
+def test_a_worker_that_writes_anything_into_the_segment_ends_nobody_else(running: Running, value: int) -> None:
+    """T-61: it has the mapping; what the master needs it must not read there."""
+
+    def forge(assignment: Assignment, _messages: int) -> None:
+        segment = assignment.segment
+        if (assignment.slot, assignment.generation) == (0, 1):
+            for name in ("sent", "received", "since_ns"):
+                segment.words[segment.row(0, name)] = value
+            for name in ("in_hand", "restarts", "fold", "queue_mutex_turns", "queue_mutex_holds", "stats_mutex_holds"):
+                segment.words[HEADER[name]] = value
+            for at in range(segment.counters(0), segment.counters(0) + len(COUNTERS)):
+                segment.words[at] = value
+
+    running.start(lambda assignment: answering(assignment, forge))
+    running.wait_ready()
+    for _ in range(10):
+        running.ask()
+    first = running.look().workers[0]
+    if first.generation == 1 and first.pid:  # it may have stumbled over its own numbers
+        os.kill(first.pid, signal.SIGKILL)
+    wait_until(lambda: running.look().restarts == 1)
+    running.wait_ready()
+    assert {running.ask() for _ in range(10)} == {b"slot 0", b"slot 1"}
+    running.assert_balanced()
+    assert running.look().workers[1].generation == 1
+    running.master.signal(signal.SIGTERM)
+    assert running.master.wait() == 0
 
 
 # -- starts that fail ---------------------------------------------------------------------------------
