@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
-from pyserver import __version__
+from pyserver import __version__, signals
 from pyserver.config import (
     DEFAULT_FILE,
     DEFAULT_LISTEN,
@@ -57,12 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def serve(given: argparse.Namespace) -> int:
     """Serve until told to stop."""
-    config = load(given.config, given.overrides)
-    if config.files and given.config is None:
-        _complain(f"pyserver: using {config.files[0]}")
-    from pyserver.master import main as master_main  # noqa: PLC0415  `check` and `status` do without
+    with signals.held_back():
+        config = load(given.config, given.overrides)
+        if config.files and given.config is None:
+            _complain(f"pyserver: using {config.files[0]}")
+        from pyserver.master import main as master_main  # noqa: PLC0415  `check` and `status` do without
 
-    return master_main.run(config, enter_worker)
+        return master_main.run(config, enter_worker)
 
 
 def enter_worker(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  between the two main modules; not ours to know

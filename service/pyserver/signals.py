@@ -1,14 +1,32 @@
 """Signals become readable numbers: handlers note and wake, the loop acts.
 
-Owns:    the wake-up pipe, and the dispositions of the signals it was given; close() puts all back.
+Owns:    ORDERS, what an administrator may say; the wake-up pipe, and the dispositions of the signals it was given;
+         close() puts all back.
 Never:   logs, locks or decides inside a handler.
-Used by: master.main.
+Used by: master.main; cli (held_back).
 """
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import FrameType
+from typing import Final
+
+ORDERS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+
+
+@contextmanager
+def held_back(numbers: Iterable[int] = ORDERS) -> Iterator[None]:
+    """Keep signals waiting until a Signals takes them up, or until the end of the block.
+
+    During a start they would end us with something half made, or, as KeyboardInterrupt, be swallowed by an import.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _noted(number: int, frame: FrameType | None) -> None:
@@ -22,6 +40,7 @@ class Signals:
         self._readable, self._writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._before_fd = signal.set_wakeup_fd(self._writable, warn_on_full_buffer=False)
         self._before = {number: signal.signal(number, _noted) for number in numbers}
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._before)  # what held_back() kept arrives now
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when a signal has arrived."""

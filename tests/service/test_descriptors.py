@@ -152,6 +152,16 @@ def test_connections_that_the_kernel_drops_are_told_and_end(serve: Serve) -> Non
     wait_until(lambda: server.counters()["connections_lost"] == 1)
 
 
+@pytest.mark.parametrize("nofile", [20, 40])
+def test_limit_that_is_too_small_to_start_is_said_in_one_line(launch: Serve, nofile: int) -> None:
+    server = launch(workers=16, nofile=nofile)
+    server.expected_status = 1
+    assert server.wait() == 1
+    server.finish()  # no name is left
+    assert len(server.log) == 1, server.log
+    assert server.logged(r"cannot start: Too many open files; raise the limit of open files \(LimitNOFILE=\)")
+
+
 @pytest.mark.parametrize("nofile", [96, 128])
 def test_small_limit_still_serves(serve: Serve, nofile: int) -> None:
     server = serve(workers=2, nofile=nofile)

@@ -114,6 +114,8 @@ def test_deadline_cuts_and_says_so(serve: Serve, downloads: Path) -> None:
         assert 0.9 < time.monotonic() - began < 3
         with pytest.raises((Truncated, Reset)):
             client.answer()
+    server.finish()
+    assert not server.logged(" err |respawn"), "what we did ourselves is no failure of a worker's"
 
 
 def test_what_the_deadline_cuts_is_in_the_log(serve: Serve, downloads: Path, tmp_path: Path) -> None:
@@ -179,6 +181,40 @@ def test_stop_during_the_start(launch: Serve) -> None:
     server = launch(settings=LONG)
     wait_until(lambda: server.logged("listening on"))
     assert server.stop() == 0
+
+
+def test_client_who_came_while_no_worker_lived_is_answered(serve: Serve) -> None:
+    """The only worker rests after its early deaths; nobody but us has the connection."""
+    server = serve(workers=1, settings={"server.drain": 20, "server.respawn_delay_max": 60})
+    for generation in range(1, 10):
+        server.kill_worker(0)
+        if generation < 9:
+            server.replaced(0, generation)
+    wait_until(lambda: server.logged(r"respawn in 6\.40 s"))
+    with server.client() as client:
+        client.send(request("/small.txt"))
+        began = time.monotonic()
+        server.send_signal(signal.SIGTERM)
+        assert client.answer().content == b"small\n"
+    assert server.wait() == 0
+    assert time.monotonic() - began < 4
+
+
+def test_order_that_comes_before_anybody_listens_is_not_lost(launch: Serve) -> None:
+    """Signals wait while the configuration is read and modules are loaded; and no worker inherits that they do."""
+    server = launch(settings=LONG)
+    wait_until(lambda: blocked(server.pid) >> (signal.SIGTERM - 1) & 1)
+    server.send_signal(signal.SIGTERM)
+    assert server.wait() == 0
+    server.finish()
+    assert server.logged("SIGTERM: stopping")
+    other = launch().ready()
+    assert [blocked(pid) for pid in (other.pid, *other.workers().values())] == [0, 0, 0]
+
+
+def blocked(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigBlk")), 16)
 
 
 def test_waiting_connections_are_answered_before_the_end(serve: Serve) -> None:

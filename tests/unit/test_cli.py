@@ -339,5 +339,5 @@ print([name for name in sys.modules if name.startswith(foreign)])
     done = subprocess.run([sys.executable, "-c", program], env=ENVIRON, capture_output=True, text=True, check=True)
     first, second = done.stdout.splitlines()
     loaded = {name.split(".")[1] for name in first.strip("[]").replace("'", "").split(", ")}
-    assert loaded == {"cli", "config", "limits"}
+    assert loaded == {"cli", "config", "limits", "signals"}
     assert second == "[]"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from tests.unit.processes import forked, run_forked
 
-from pyserver.signals import Signals
+from pyserver.signals import Signals, held_back
 
 NUMBERS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
@@ -92,3 +92,23 @@ def test_a_child_that_forgets_leaves_the_parent_its_pipe(noted: Signals) -> None
     assert noted.take() == []
     os.kill(os.getpid(), signal.SIGHUP)
     assert noted.take() == [signal.SIGHUP]
+
+
+def test_what_came_while_signals_were_held_back_is_taken_later_and_no_child_inherits_that() -> None:
+    def run() -> int:
+        with held_back(NUMBERS):
+            os.kill(os.getpid(), signal.SIGUSR1)  # its default action would end us
+            noted = Signals(NUMBERS)
+            assert noted.take() == [signal.SIGUSR1]
+            assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(NUMBERS)
+        noted.close()
+        return 0
+
+    assert run_forked(run) == 0
+
+
+def test_signals_are_held_back_no_longer_than_the_block() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with held_back(NUMBERS):
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before | set(NUMBERS)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before

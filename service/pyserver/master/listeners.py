@@ -76,7 +76,7 @@ def adopt_or_bind(environ: MutableMapping[str, str], addresses: Iterable[Address
     bound: list[Listener] = []
     try:
         bound.extend(Listener("http", _bind(address), adopted=False) for address in addresses)
-    except ListenError:
+    except (ListenError, OSError):
         for listener in bound:
             listener.close()
         raise

@@ -9,6 +9,7 @@ Read `serve` first: it is the life of the process. Policy is in master.superviso
 """
 
 import contextlib
+import errno
 import faulthandler
 import functools
 import gc
@@ -48,7 +49,6 @@ EnterWorker = Callable[[Assignment], int]
 
 _EX_CONFIG: Final = 78  # sysexits.h: a worker found the configuration unusable
 _OPEN: Final = index_of("connections_open")
-_NUMBERS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 _NS: Final = 1_000_000_000
 
 
@@ -62,12 +62,19 @@ def run(config: Config, enter_worker: EnterWorker) -> int:
     try:
         master = Master(config, enter_worker, notifier)
     except (ListenError, SegmentError) as error:
-        log.error("%s", error)  # noqa: TRY400  one line for the administrator, not our stack
-        notifier.status(str(error))
-        notifier.close()
-        return 1
+        return _cannot_start(str(error), notifier)
+    except OSError as error:
+        more = "; raise the limit of open files (LimitNOFILE=)" if error.errno == errno.EMFILE else ""
+        return _cannot_start(f"cannot start: {error.strerror}{more}", notifier)
     with contextlib.closing(master):
         return master.serve()
+
+
+def _cannot_start(why: str, notifier: Notifier) -> int:
+    log.error("%s", why)  # one line for the administrator, not our stack
+    notifier.status(why)
+    notifier.close()
+    return 1
 
 
 def _raise_descriptor_limit() -> None:
@@ -89,33 +96,9 @@ class Master:
         self._rules = Rules(server.start_within, server.hung_after, server.respawn_delay_max)
         slots = config.worker_count()
 
-        self._listeners = adopt_or_bind(os.environ, config.listen)
-        removed = segments.sweep()
-        if removed:
-            log.info("removed what a killed server had left in shared memory: %s", ", ".join(removed))
         with contextlib.ExitStack() as undo:
-            for listener in self._listeners:
-                undo.callback(listener.close)
-            self._segment = Segment.create(slots, server.queue)
-            undo.callback(self._segment.close)
-            self._queue = Queue.create(self._segment, server.queue)
-            undo.pop_all()
-        self._words = self._segment.words
-        self._channels = [Channel() for _ in range(slots)]
-        self._poll = select.epoll()
-        self._acceptor = Acceptor(self._listeners, self._queue, self._channels, self._poll, self._loads)
-        self._origins = tuple(Origin(one.name, one.socket.family) for one in self._listeners)
-        self._places = [Place(slot) for slot in range(slots)]
-        self._children: dict[int, Child] = {}
-
-        self._signals = signals.Signals(_NUMBERS)
-        self._readers: dict[int, Callable[[], object]] = {}  # descriptor -> what to do when it is readable
-        self._watch(self._signals.fileno(), self._on_signals)
-        for slot, channel in enumerate(self._channels):
-            self._watch(channel.master_end.fileno(), functools.partial(self._on_report, slot))
-        for index, listener in enumerate(self._listeners):
-            # Registered by the acceptor, as long as a client could be taken.
-            self._readers[listener.fileno()] = functools.partial(self._on_clients, index)
+            self._open(undo, slots)
+            self._closing = undo.pop_all()
 
         self._attend_at = 0.0  # monotonic; brought forward to 0 by whatever happens that is not just a client
         self._period = min(TICK_S, notifier.watchdog_period or TICK_S)
@@ -128,9 +111,46 @@ class Master:
         self._restarts = 0
         self._status: int | None = None  # the exit status, once it is decided to stop
         self._deadline = 0.0  # of the drain
+        self._forced = False  # those that have not gone by now are killed
         self._ordered = False  # every worker was told to drain
         self._owed: list[tuple[int, Kind]] = []  # orders that a full channel did not take
         self._unmended: set[int] = set()  # slots whose dead worker may still hold a mutex
+
+    def _open(self, undo: contextlib.ExitStack, slots: int) -> None:
+        """Take up all that has to be given back; `undo` knows how, at whatever step this fails."""
+        self._listeners = adopt_or_bind(os.environ, self._config.listen)
+        for listener in self._listeners:
+            undo.callback(listener.close)
+        removed = segments.sweep()
+        if removed:
+            log.info("removed what a killed server had left in shared memory: %s", ", ".join(removed))
+        capacity = self._config.server.queue
+        self._segment = Segment.create(slots, capacity)
+        undo.callback(self._segment.close)
+        self._queue = Queue.create(self._segment, capacity)
+        undo.callback(self._queue.close)
+        self._words = self._segment.words
+        self._channels: list[Channel] = []
+        for _ in range(slots):
+            self._channels.append(Channel())
+            undo.callback(self._channels[-1].close)
+        self._poll = select.epoll()
+        undo.callback(self._poll.close)
+        self._acceptor = Acceptor(self._listeners, self._queue, self._channels, self._poll, self._loads)
+        undo.callback(self._acceptor.close)
+        self._origins = tuple(Origin(one.name, one.socket.family) for one in self._listeners)
+        self._places = [Place(slot) for slot in range(slots)]
+        self._children: dict[int, Child] = {}
+
+        self._signals = signals.Signals(signals.ORDERS)
+        undo.callback(self._signals.close, deaf=True)
+        self._readers: dict[int, Callable[[], object]] = {}  # descriptor -> what to do when it is readable
+        self._watch(self._signals.fileno(), self._on_signals)
+        for slot, channel in enumerate(self._channels):
+            self._watch(channel.master_end.fileno(), functools.partial(self._on_report, slot))
+        for index, listener in enumerate(self._listeners):
+            # Registered by the acceptor, as long as a client could be taken.
+            self._readers[listener.fileno()] = functools.partial(self._on_clients, index)
 
     # -- the spine ---------------------------------------------------------------------------
 
@@ -167,16 +187,8 @@ class Master:
 
     def close(self) -> None:
         """Leave nothing behind: no name, no socket file, no descriptor."""
-        for listener in self._listeners:
-            listener.close()
-        self._acceptor.close()
-        for channel in self._channels:
-            channel.close()
-        self._poll.close()
-        self._signals.close(deaf=True)
+        self._closing.close()
         self._notifier.close()
-        self._queue.close()
-        self._segment.close()
 
     # -- what the poll set reports --------------------------------------------------------------
 
@@ -259,7 +271,7 @@ class Master:
         del self._readers[pidfd], self._children[slot]
         place = self._places[slot]
         now = time.monotonic()
-        expected = place.state is State.DRAINING
+        drained, cut = place.state is State.DRAINING, place.state is State.KILLED and self._forced
         never_ready = not self._words[self._segment.row(slot, "beat_ns")]
         self._happened(place, "exited", now)
         lost = self._words[self._segment.counters(slot) + _OPEN]
@@ -268,15 +280,19 @@ class Master:
         delay = rest(place, now, self._rules)
         place.not_before = now + delay
         waiting = self._queue.waiting(slot)
-        if expected and not lost:
+        if drained and not lost:
             log.info("worker %d (generation %d) drained and %s", slot, place.generation, ending)
+        elif cut:
+            log.info("worker %d (generation %d) %s, %d connections cut", slot, place.generation, ending, lost)
         else:
-            self._restarts += 1
-            self._words[HEADER["restarts"]] = self._restarts
+            respawn = ""
+            if self._status is None:
+                self._restarts += 1
+                self._words[HEADER["restarts"]] = self._restarts
+                respawn = f", respawn in {delay:.2f} s"
             log.error(
-                "worker %d (generation %d, pid %d) %s after %.1f s: %d connections lost, %d wait for its successor, "
-                "respawn in %.2f s",
-                slot, place.generation, child.pid, ending, now - place.spawned_at, lost, waiting, delay,
+                "worker %d (generation %d, pid %d) %s after %.1f s: %d connections lost, %d wait for its successor%s",
+                slot, place.generation, child.pid, ending, now - place.spawned_at, lost, waiting, respawn,
                 extra=_fields(WORKER=slot, CONNECTIONS_LOST=lost),
             )  # fmt: skip
         if never_ready and not self._ready and self._status is None:
@@ -312,8 +328,8 @@ class Master:
         until = [self._ticked + self._period]
         if self._acceptor.wake_at is not None:
             until.append(self._acceptor.wake_at)
-        if self._status is not None and self._deadline + CUT_GRACE_S > now:
-            until.append(self._deadline + CUT_GRACE_S)
+        if self._status is not None:
+            until.extend(at for at in (self._deadline, self._deadline + CUT_GRACE_S) if at > now)
         until.extend(place.not_before for place in self._places if not place.runs and place.not_before > now)
         until.extend(place.since + ABORT_GRACE_S for place in self._places if place.state is State.ABORTED)
         return min(until)
@@ -389,8 +405,12 @@ class Master:
         wanted = [place.slot for place in self._places if place.slot not in self._unmended]
         if self._status is None:
             return wanted
-        # On the way out only for the sake of those who wait already.
-        return [slot for slot in wanted if self._queue.waiting(slot)] if time.monotonic() < self._deadline else []
+        # On the way out only for the sake of those who wait already: in a channel, or in our own hands.
+        if time.monotonic() >= self._deadline:
+            return []
+        if self._acceptor.held and not any(place.state in (State.STARTING, State.READY) for place in self._places):
+            return wanted[:1]
+        return [slot for slot in wanted if self._queue.waiting(slot)]
 
     def _spawn(self, slot: int) -> None:
         place, words = self._places[slot], self._words
@@ -493,6 +513,8 @@ class Master:
         log.log(NOTICE, "%s: stopping, %d connections open, at most %g s", why, open_now, drain)
         self._notifier.stopping(f"draining, {open_now} connections open")
         self._acceptor.finish()
+        for place in self._places:
+            place.not_before = 0.0  # there may be somebody who cannot wait until it has rested
 
     def _advance_stop(self) -> bool:
         """Go on with the stop; True when it is complete."""
@@ -504,19 +526,17 @@ class Master:
                     self._happened(place, "drain", now)
                     self._order(place.slot, Kind.DRAIN)
         running = [place for place in self._places if place.runs]
-        if (
-            running
-            and now >= self._deadline + CUT_GRACE_S
-            and any(place.state is not State.KILLED for place in running)
-        ):
-            cut = self._queue.totals()["connections_open"] + self._queue.depth
+        held = self._acceptor.held
+        over = now >= self._deadline + (CUT_GRACE_S if running else 0.0)
+        if over and not self._forced and (running or held):
+            cut = self._queue.totals()["connections_open"] + self._queue.depth + held
             log.warning("drain deadline passed, cutting %d connections", cut)
             self._force()
-        return not running and not self._refill()
+        return not running and (over or not (held or self._refill()))
 
     def _force(self) -> None:
         self._deadline = time.monotonic()
-        self._ordered = True
+        self._ordered = self._forced = True
         for place in self._places:
             self._kill(place.slot)
 

@@ -387,3 +387,5 @@ def test_the_drain_deadline_is_kept(running: Running) -> None:
     assert master.wait() == 0
     assert 0.3 <= time.monotonic() - began < 2.5
     assert running.logged("drain deadline passed, cutting 0 connections") == 1
+    assert running.logged("killed by SIGKILL, 0 connections cut") == WORKERS, "what we did ourselves is no failure"
+    assert running.logged(" err ") == running.logged("respawn") == 0
