@@ -95,6 +95,11 @@ MUTEX_TURN_S: Final = 0.02
 MUTEX_PATIENCE_S: Final = 0.5
 MUTEX_PATIENCE_MASTER_S: Final = 0.2
 
+# One attempt of the master to get a mutex back from the dead, and its rest after one in vain. Meanwhile it does nothing
+# else: clients wait. Long enough for a look, two turns of those that wait, and the judgement (ipc.semaphores).
+MUTEX_RECOVERY_S: Final = 0.1
+MEND_AGAIN_S: Final = 0.5
+
 # -- the configuration (enforced by config) -------------------------------------------------
 
 # One file of it. Nobody writes more by hand; who names /dev/zero or a disk image gets an error and no memory is lost.
@@ -102,11 +107,17 @@ CONFIG_MAX_BYTES: Final = 256 * KIB
 
 # -- systemd (enforced by sd) -----------------------------------------------------------------
 
+# What a stop takes beyond server.drain: systemd is asked for so much more (EXTEND_TIMEOUT_USEC=).
+STOP_MARGIN_S: Final = 5.0
+
 # STATUS= of one notification. PID 1 ignores a message beyond 4096 bytes whole; a status is one line on a screen.
 STATUS_MAX_CHARACTERS: Final = 512
 
 # One value of a log record, a traceback included. journald takes up to 767 MiB by memfd; nobody reads that.
 LOG_VALUE_MAX_BYTES: Final = 256 * KIB
+
+# Listeners of one service: a message names one by a byte. Enforced by master.listeners.
+LISTENERS_MAX: Final = 255
 
 # listen(2) of the listeners we bind ourselves; the kernel caps it at net.core.somaxconn (4096 since Linux 5.4).
 BACKLOG: Final = 4096

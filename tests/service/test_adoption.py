@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,7 +10,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from tests.service.client import Client, ask, request
 from tests.service.conftest import Serve
-from tests.service.harness import descriptors, parse_url
+from tests.service.harness import cpu_seconds, descriptors, parse_url
 
 O_CLOEXEC, O_NONBLOCK = 0o2000000, 0o4000
 
@@ -52,6 +53,26 @@ def test_adopts_what_it_is_given(serve: Serve, sockets: dict[str, socket.socket]
     }
     for url in server.urls:
         assert ask(parse_url(url), "/small.txt").content == b"small\n"
+
+
+def test_listener_that_somebody_shut_down_is_left_alone_and_the_others_serve(
+    serve: Serve, sockets: dict[str, socket.socket]
+) -> None:
+    """Whoever shares a listener can shut it down: accept(2) fails for ever, and epoll(7) reports it all the time."""
+    server = serve(listeners=[("http", sockets["v4"]), ("http", sockets["v6"])])
+    with server.logs(r" err .*http://127.0.0.1:\d+ takes no clients any more \(Invalid argument\)"):
+        sockets["v4"].shutdown(socket.SHUT_RDWR)
+        other = ("::1", int(sockets["v6"].getsockname()[1]))
+        before, longest = cpu_seconds(server.pid), 0.0
+        for _ in range(100):
+            began = time.monotonic()
+            assert ask(other, "/small.txt").content == b"small\n"
+            longest = max(longest, time.monotonic() - began)
+            time.sleep(0.01)
+    assert longest < 0.09
+    assert cpu_seconds(server.pid) - before < 0.5
+    assert server.look().accept_pauses == 0
+    assert not server.logged("no descriptor for a client")
 
 
 def test_name_of_the_socket_unit_means_http(serve: Serve, sockets: dict[str, socket.socket]) -> None:

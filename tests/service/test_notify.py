@@ -6,6 +6,7 @@ import signal
 import time
 from itertools import pairwise
 
+import pytest
 from tests.service.conftest import Serve
 from tests.service.harness import wait_until
 
@@ -37,19 +38,22 @@ def test_not_ready_while_a_worker_starts(launch: Serve) -> None:
     assert server.generations()[1] == 2
 
 
-def test_status_says_how_things_stand_and_not_too_often(serve: Serve) -> None:
-    server = serve(workers=2)
+@pytest.mark.parametrize("watchdog", [0, 0.6])
+def test_status_says_how_things_stand_and_not_too_often(serve: Serve, watchdog: float) -> None:
+    server = serve(workers=2, watchdog=watchdog)
     with server.client() as client:
         began = time.monotonic()
         while time.monotonic() - began < 3.2:
             client.ask()
-        wait_until(lambda: server.notifications[-1].values.get("STATUS", "").find(" 1 open") > 0)
+        wait_until(lambda: " 1 open" in server.notified("STATUS")[-1].values["STATUS"])
     told = [each for each in server.notified("STATUS") if "READY" not in each.values]
     assert told
     assert all(STATUS.fullmatch(each.values["STATUS"]) for each in told)
     assert any(int(each.values["STATUS"].split(", ")[1].split()[0]) > 10 for each in told)
     assert all(later.at - earlier.at > 0.9 for earlier, later in pairwise(told))
-    wait_until(lambda: server.notifications[-1].values["STATUS"] == "serving 2/2 workers, 0 req/s, 0 open, queue 0")
+    wait_until(
+        lambda: server.notified("STATUS")[-1].values["STATUS"] == "serving 2/2 workers, 0 req/s, 0 open, queue 0"
+    )
 
 
 def test_quiet_service_says_nothing_new(serve: Serve) -> None:
@@ -64,7 +68,18 @@ def test_stopping(serve: Serve) -> None:
     assert server.stop() == 0
     server.finish()
     assert [each.values["STOPPING"] for each in server.notified("STOPPING")] == ["1"]
-    assert "STOPPING" in server.notifications[-1].values
+    assert "STOPPING" in server.notifications[-2].values
+    assert "EXTEND_TIMEOUT_USEC" in server.notifications[-1].values
+
+
+def test_stop_asks_for_the_time_that_its_drain_may_take(serve: Serve) -> None:
+    """sd_notify(3): or else TimeoutStopSec= would cut a longer server.drain short."""
+    server = serve(settings={"server.drain": 120})
+    assert server.stop() == 0
+    server.finish()
+    asked = server.notified("EXTEND_TIMEOUT_USEC")
+    assert [each.values["EXTEND_TIMEOUT_USEC"] for each in asked] == ["125000000"]
+    assert asked[0].at >= server.notified("STOPPING")[0].at
 
 
 def test_watchdog_is_fed_at_half_its_period(serve: Serve) -> None:

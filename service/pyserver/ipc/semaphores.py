@@ -23,7 +23,7 @@ from typing import Final, Protocol, Self, cast
 
 import posix_ipc
 
-from pyserver.limits import MUTEX_PATIENCE_S, MUTEX_TURN_S
+from pyserver.limits import MUTEX_PATIENCE_S, MUTEX_RECOVERY_S, MUTEX_TURN_S
 
 
 class Semaphore(Protocol):
@@ -142,7 +142,7 @@ class Mutex:
         # out. The other order would seem free what is held, and nobody would ever look.
         self._words[self._at] = 0  # State.IDLE
 
-    def recover(self, dead: int, living: Iterable[int], within_s: float = 1.0) -> bool:
+    def recover(self, dead: int, living: Iterable[int], within_s: float = MUTEX_RECOVERY_S) -> bool:
         """Release the mutex if the party whose cells begin at `dead` died holding it; tell whether it did.
 
         Called by the master, which does not hold it. `living` are the first cells of the parties that may still

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from pyserver.ipc.channel import Channel, Full, Kind, Message
+from pyserver.ipc.channel import Channel, Full, Gone, Kind, Message
 from pyserver.ipc.queue import Queue
 from pyserver.ipc.semaphores import Stuck
 from pyserver.limits import ACCEPT_PAUSE_S, ACCEPT_ROUNDS, BATCH_MAX, PAUSE_TOLD_EVERY_S
@@ -41,6 +41,9 @@ _CLIENT_GONE: Final = frozenset(
     }
 )
 
+# Ours, the system's descriptors or the kernel's memory are used up: it passes, and polling on would spin.
+_SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
 
 class Acceptor:
     """The way of a connection through the master."""
@@ -59,6 +62,7 @@ class Acceptor:
         self._poll = poll
         self._loads = loads  # ready slot -> connections waiting and open
         self._turn = 0
+        self._unfit: set[int] = set()  # listeners that accept(2) refuses for good
         self._polling = False
         self._saturated = False
         self._resume_at = 0.0  # monotonic; 0: not paused
@@ -107,7 +111,7 @@ class Acceptor:
         """Take no more. What waits in the backlog of a listener that dies with us is still taken, as far as it goes."""
         self._set_polling(polling=False)
         for index, listener in enumerate(self._listeners):
-            while not listener.adopted and self.accept(index):
+            while not listener.adopted and index not in self._unfit and self.accept(index):
                 pass
             listener.close()
         self._listeners = []
@@ -149,9 +153,10 @@ class Acceptor:
                 self._queue.return_room()
                 if error.errno in _CLIENT_GONE:
                     continue
-                # Out of descriptors (ours, the system's) or of kernel memory: it passes, and polling on would spin.
-                # Or the listener itself is unfit (shut down by whoever shares it): then nothing waits in it either.
-                self._pause(error)
+                if error.errno in _SHORTAGE:
+                    self._pause(error)
+                else:
+                    self._leave_alone(index, error)
                 break
             batch.append(descriptor)
         return batch
@@ -181,7 +186,7 @@ class Acceptor:
                 break
             try:
                 self._channels[each].master_end.send(message._replace(number=number), descriptors)
-            except Full:
+            except (Full, Gone):
                 self._queue.withdraw(each, len(descriptors))
                 continue
             except OSError as error:
@@ -233,6 +238,16 @@ class Acceptor:
             self._spare = -1
         self._rest()
 
+    def _leave_alone(self, index: int, error: OSError) -> None:
+        """Poll a listener no more that cannot be accepted from: whoever shares it has shut it down."""
+        self._unfit.add(index)
+        log.error(
+            "%s takes no clients any more (%s); open it anew by a restart of its .socket unit, or of the service",
+            self._listeners[index], error.strerror,
+        )  # fmt: skip
+        if self._polling:
+            self._poll.unregister(self._listeners[index].fileno())
+
     def _rest(self) -> None:
         self._resume_at = time.monotonic() + ACCEPT_PAUSE_S
         self._set_polling(polling=False)
@@ -247,7 +262,9 @@ class Acceptor:
         if polling == self._polling:
             return
         self._polling = polling
-        for listener in self._listeners:
+        for index, listener in enumerate(self._listeners):
+            if index in self._unfit:
+                continue
             if polling:
                 self._poll.register(listener.fileno(), select.EPOLLIN)
             else:

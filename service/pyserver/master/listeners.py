@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from pyserver.config import Address
-from pyserver.limits import BACKLOG
+from pyserver.limits import BACKLOG, LISTENERS_MAX
 from pyserver.sd.activation import ActivationError, adopt
 
 # What to write instead, by what bind(2) said.
@@ -36,7 +36,7 @@ class ListenError(Exception):
 class Listener:
     """One listening socket: what it is called, where it is, whether it is ours to take down."""
 
-    __slots__ = ("_path", "adopted", "name", "socket")
+    __slots__ = ("_file", "_path", "adopted", "name", "socket")
 
     def __init__(self, name: str, listening: socket.socket, *, adopted: bool) -> None:
         self.name = name
@@ -44,6 +44,7 @@ class Listener:
         self.adopted = adopted
         path = listening.getsockname() if listening.family == socket.AF_UNIX else None
         self._path = path if isinstance(path, str) and path and not adopted else None
+        self._file = _identity(self._path) if self._path else None
 
     def __str__(self) -> str:
         """Return where a client finds it: `http://127.0.0.1:8080`, `http://[::1]:80`, `unix:/run/x.sock`."""
@@ -58,11 +59,17 @@ class Listener:
         return self.socket.fileno()
 
     def close(self) -> None:
-        """Close our copy; remove the socket file if we made it."""
+        """Close our copy; remove the socket file if it is still the one that we made."""
         if self._path is not None and self.socket.fileno() >= 0:
             with contextlib.suppress(OSError):
-                Path(self._path).unlink()
+                if _identity(self._path) == self._file:
+                    Path(self._path).unlink()
         self.socket.close()
+
+
+def _identity(path: str) -> tuple[int, int]:
+    found = os.lstat(path)
+    return found.st_dev, found.st_ino
 
 
 def adopt_or_bind(environ: MutableMapping[str, str], addresses: Iterable[Address]) -> list[Listener]:
@@ -72,7 +79,14 @@ def adopt_or_bind(environ: MutableMapping[str, str], addresses: Iterable[Address
     except ActivationError as error:
         raise ListenError(str(error)) from error
     if adopted:
+        if len(adopted) > LISTENERS_MAX:
+            for listener in adopted:
+                listener.close()
+            raise ListenError(f"systemd handed over {len(adopted)} listeners, at most {LISTENERS_MAX} can be served")
         return adopted
+    addresses = tuple(addresses)
+    if len(addresses) > LISTENERS_MAX:
+        raise ListenError(f"{len(addresses)} addresses to listen on, at most {LISTENERS_MAX} can be served")
     bound: list[Listener] = []
     try:
         bound.extend(Listener("http", _bind(address), adopted=False) for address in addresses)

@@ -33,7 +33,15 @@ from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import HEADER, Segment, SegmentError
 from pyserver.ipc.semaphores import Stuck
 from pyserver.ipc.stats import index_of
-from pyserver.limits import ABORT_GRACE_S, CUT_GRACE_S, INTERRUPT_GRACE_S, START_TRIES, TICK_S
+from pyserver.limits import (
+    ABORT_GRACE_S,
+    CUT_GRACE_S,
+    INTERRUPT_GRACE_S,
+    MEND_AGAIN_S,
+    START_TRIES,
+    STOP_MARGIN_S,
+    TICK_S,
+)
 from pyserver.master import children
 from pyserver.master.acceptor import Acceptor
 from pyserver.master.children import Child
@@ -105,6 +113,7 @@ class Master:
         self._ticked = time.monotonic()
         self._judge_from = 0.0  # monotonic: until then a silent worker proves nothing
         self._told = ""
+        self._told_at = 0.0
         self._requests = 0
         self._ready = False  # READY=1 was said
         self._failed_starts = 0
@@ -114,7 +123,8 @@ class Master:
         self._forced = False  # those that have not gone by now are killed
         self._ordered = False  # every worker was told to drain
         self._owed: list[tuple[int, Kind]] = []  # orders that a full channel did not take
-        self._unmended: set[int] = set()  # slots whose dead worker may still hold a mutex
+        self._unmended: list[int] = []  # slots whose dead worker may still hold a mutex, next to try first
+        self._mend_at = 0.0  # monotonic: when to try again after an attempt that failed
 
     def _open(self, undo: contextlib.ExitStack, slots: int) -> None:
         """Take up all that has to be given back; `undo` knows how, at whatever step this fails."""
@@ -146,8 +156,8 @@ class Master:
         undo.callback(self._signals.close, deaf=True)
         self._readers: dict[int, Callable[[], object]] = {}  # descriptor -> what to do when it is readable
         self._watch(self._signals.fileno(), self._on_signals)
-        for slot, channel in enumerate(self._channels):
-            self._watch(channel.master_end.fileno(), functools.partial(self._on_report, slot))
+        for slot in range(slots):
+            self._watch_reports(slot)
         for index, listener in enumerate(self._listeners):
             # Registered by the acceptor, as long as a client could be taken.
             self._readers[listener.fileno()] = functools.partial(self._on_clients, index)
@@ -178,6 +188,7 @@ class Master:
             return True
         if now - self._ticked >= self._period:
             self._tick()
+        self._mend_all(now)
         self._supervise()
         self._acceptor.look_again()
         if self._status is not None and self._advance_stop():
@@ -195,6 +206,11 @@ class Master:
     def _watch(self, descriptor: int, reader: Callable[[], object]) -> None:
         self._readers[descriptor] = reader
         self._poll.register(descriptor, select.EPOLLIN)
+
+    def _watch_reports(self, slot: int) -> None:
+        descriptor = self._channels[slot].master_end.fileno()
+        if descriptor not in self._readers:
+            self._watch(descriptor, functools.partial(self._on_report, slot))
 
     def _unwatch(self, descriptor: int) -> None:
         del self._readers[descriptor]
@@ -228,7 +244,9 @@ class Master:
         try:
             received = end.receive()
         except (Garbled, Gone) as error:
-            # Its end cannot be closed, we hold a copy of it: Gone is a message of no bytes.
+            if isinstance(error, Gone):
+                # Nothing was closed, we hold both ends: it said nothing, or shut the channel down and says so for ever.
+                self._unwatch(end.fileno())
             log.error("worker %d sent %s, killing it", slot, error)  # noqa: TRY400
             self._kill(slot)
             return
@@ -255,7 +273,7 @@ class Master:
         )  # fmt: skip
         if not self._ready and all(each.serves for each in self._places):
             self._ready = True
-            self._told = self._line(0.0)
+            self._told, self._told_at = self._line(0.0), now
             self._notifier.ready(self._told)
             log.log(NOTICE, "ready, %d workers of %d threads", len(self._places), self._config.server.threads)
 
@@ -275,8 +293,8 @@ class Master:
         never_ready = not self._words[self._segment.row(slot, "beat_ns")]
         self._happened(place, "exited", now)
         lost = self._words[self._segment.counters(slot) + _OPEN]
-        self._unmended.add(slot)
-        self._mend(slot)
+        self._unmended.insert(0, slot)
+        self._mend_all(now)
         delay = rest(place, now, self._rules)
         place.not_before = now + delay
         waiting = self._queue.waiting(slot)
@@ -307,18 +325,26 @@ class Master:
             self._stop("failed start", _EX_CONFIG if unusable else 1)
             self._force()
 
-    def _mend(self, slot: int) -> None:
-        """Set right what a dead worker may have left half done in memory that we share."""
+    def _mend_all(self, now: float) -> None:
+        """Mend after those who died. An attempt that fails has cost time that clients wait: one is enough for now."""
+        while self._unmended and now >= self._mend_at:
+            slot = self._unmended.pop(0)
+            if not self._mend(slot):
+                self._unmended.append(slot)  # perhaps it is another of the dead that holds
+                self._mend_at = time.monotonic() + MEND_AGAIN_S
+
+    def _mend(self, slot: int) -> bool:
+        """Set right what a dead worker may have left half done in memory that we share; tell whether it could be."""
         living = [place.slot for place in self._places if place.runs]
         try:
             amiss = self._queue.mend(slot, self._channels[slot].worker_end.first_number(), living)
         except Stuck as error:
             log.error("cannot mend the queue after worker %d yet: %s", slot, error)  # noqa: TRY400
-            return
+            return False
         self._queue.fold(slot)
-        self._unmended.discard(slot)
         if amiss:
             log.info("worker %d died inside the queue's accounting, mended", slot)
+        return True
 
     # -- time ---------------------------------------------------------------------------------------
 
@@ -328,6 +354,8 @@ class Master:
         until = [self._ticked + self._period]
         if self._acceptor.wake_at is not None:
             until.append(self._acceptor.wake_at)
+        if self._unmended:
+            until.append(self._mend_at)
         if self._status is not None:
             until.extend(at for at in (self._deadline, self._deadline + CUT_GRACE_S) if at > now)
         until.extend(place.not_before for place in self._places if not place.runs and place.not_before > now)
@@ -343,8 +371,6 @@ class Master:
             # We stood still (SIGSTOP, a frozen cgroup), and so perhaps did the workers: they get time to beat first.
             self._judge_from = now + TICK_S
         self._read_beats()
-        for slot in tuple(self._unmended):
-            self._mend(slot)
         owed, self._owed = self._owed, []
         for slot, kind in owed:
             self._ring(slot, kind)
@@ -355,8 +381,9 @@ class Master:
         well = now < self._judge_from or fresh(self._places, now, self._rules)
         if self._notifier.watchdog_period is not None and well:
             self._notifier.watchdog()
-        if self._ready and self._status is None:
-            self._tell(elapsed)
+        if self._ready and self._status is None and now - self._told_at >= TICK_S:
+            self._tell(now - self._told_at)
+            self._told_at = now
 
     def _tell(self, elapsed: float) -> None:
         """Tell systemd how things stand, if they changed."""
@@ -432,6 +459,7 @@ class Master:
         words[self._segment.row(slot, "pid")] = child.pid
         self._happened(place, "spawned", now)
         self._watch(child.pidfd, functools.partial(self._on_exit, slot))
+        self._watch_reports(slot)
         if self._ordered:
             self._happened(place, "drain", now)
             self._order(slot, Kind.DRAIN)
@@ -492,6 +520,8 @@ class Master:
             self._channels[slot].master_end.send(message)
         except Full:
             self._owed.append((slot, kind))
+        except Gone:
+            log.debug("%s did not reach worker %d: it has shut its channel down", kind.name, slot)
 
     def _happened(self, place: Place, event: Event, now: float) -> None:
         place.happened(event, now)
@@ -512,6 +542,7 @@ class Master:
         open_now = self._queue.totals()["connections_open"]
         log.log(NOTICE, "%s: stopping, %d connections open, at most %g s", why, open_now, drain)
         self._notifier.stopping(f"draining, {open_now} connections open")
+        self._notifier.extend_timeout(drain + STOP_MARGIN_S)
         self._acceptor.finish()
         for place in self._places:
             place.not_before = 0.0  # there may be somebody who cannot wait until it has rested

@@ -135,7 +135,11 @@ def patience(place: Place, rules: Rules) -> float:
 
 
 def fresh(places: Iterable[Place], now: float, rules: Rules) -> bool:
-    """Tell whether no worker that serves is silent for too long: half of what the watchdog wants to know."""
+    """Tell whether no worker that serves is silent for too long: half of what the watchdog wants to know.
+
+    With no worker at all it is true: the master is well and the throttle at work, and an end by the watchdog would only
+    begin the same start-ups anew.
+    """
     return all(silent_for(place, now) < patience(place, rules) for place in places if place.serves)
 
 

@@ -1,5 +1,6 @@
 """Real addresses and real socket files: what is bound, what is left alone, and what the administrator is told."""
 
+import fcntl
 import os
 import socket
 import stat
@@ -28,6 +29,41 @@ def bind() -> Iterator[Bind]:
             return made
 
         yield run
+
+
+def test_a_socket_file_that_is_no_longer_ours_is_left_alone(bind: Bind, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    (listener,) = bind(f"unix:{path}")
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as successor:
+        successor.bind(str(path))
+        listener.close()
+        assert path.is_socket()
+
+
+def test_more_listeners_than_a_message_can_name_are_refused(bind: Bind, tmp_path: Path) -> None:
+    with pytest.raises(ListenError, match=r"^256 addresses to listen on, at most 255 can be served$"):
+        bind(*(f"unix:{tmp_path}/{number}" for number in range(256)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_more_adopted_listeners_than_a_message_can_name_are_refused() -> None:
+    def adopting() -> int:
+        made = [socket.socket(socket.AF_UNIX) for _ in range(256)]
+        for number, one in enumerate(made):
+            one.bind(f"\0pyserver-{os.getpid()}-{number}")
+            one.listen()
+        aside = [fcntl.fcntl(one.fileno(), fcntl.F_DUPFD, 600) for one in made]
+        for place, descriptor in enumerate(aside, 3):
+            os.dup2(descriptor, place)
+        os.environ |= {"LISTEN_FDS": "256", "LISTEN_PID": str(os.getpid())}
+        with pytest.raises(ListenError, match=r"^systemd handed over 256 listeners, at most 255 can be served$"):
+            adopt_or_bind(os.environ, [])
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(3)
+        return 0
+
+    assert run_forked(adopting) == 0
 
 
 def talk(listener: Listener, text: bytes = b"hello") -> None:

@@ -87,6 +87,14 @@ class Running:
             self._segment = Segment.attach(f"pyserver.{self.master.pid}")
         return snapshot(self._segment)
 
+    def want_mutex(self, slot: int) -> None:
+        """Make a worker's cell say that it waits for the queue's mutex."""
+        segment = self._segment
+        assert segment is not None
+        with (SHM / segment.name[1:]).open("r+b") as file:
+            file.seek(segment.row(slot, "queue_mutex_state") * 8)
+            file.write((1).to_bytes(8, "little"))
+
     def states(self) -> list[str]:
         return [worker.state for worker in self.look().workers]
 
@@ -231,6 +239,33 @@ def test_a_worker_that_stops_inside_the_accounting_is_ended_and_mended(running: 
     running.assert_balanced()
     assert running.logged("worker 0 (generation 1) silent for") == 1
     assert running.logged("Traceback") == 0
+
+
+def test_the_master_does_not_stand_still_while_the_mutex_cannot_be_had(running: Running) -> None:
+    """One worker stopped inside, the other is killed: that one's place cannot be mended yet, all else goes on."""
+    running.start(in_first_generation(stop), hung_after=60.0)
+    running.wait_ready()
+    clients = [socket.socket(socket.AF_UNIX) for _ in range(4)]
+    with ExitStack() as opened:
+        for client in clients:
+            opened.enter_context(client).connect(str(running.socket))
+            time.sleep(0.05)
+        stopped, other = running.look().workers
+        wait_until(lambda: Path(f"/proc/{stopped.pid}/stat").read_text().rpartition(") ")[2].startswith("T"))
+        running.want_mutex(1)
+        os.kill(other.pid, signal.SIGKILL)
+        wait_until(lambda: running.logged("cannot mend the queue after worker 1 yet"))
+        longest = 0.0
+        for number in range(1, 9):
+            time.sleep(0.3)
+            began = time.monotonic()
+            running.master.signal(signal.SIGHUP)
+            wait_until(lambda number=number: running.logged("SIGHUP ignored") == number)  # type: ignore[misc]
+            longest = max(longest, time.monotonic() - began)
+        assert longest < 0.5
+    os.kill(stopped.pid, signal.SIGKILL)
+    running.wait_ready()
+    running.assert_balanced()
 
 
 def test_connections_wait_for_a_successor(running: Running) -> None:
