@@ -28,6 +28,7 @@ from pyserver.config import (
 )
 
 EX_CONFIG: Final = 78  # sysexits.h
+_ERR, _WARNING, _INFO = 3, 4, 6  # syslog(3)
 _FORMATS: Final = ("gz", "br", "zst")  # endings of siblings (files.codings)
 _JOBS_MAX: Final = 256
 EX_INTERRUPTED: Final = 130  # what a shell reports for SIGINT
@@ -60,7 +61,7 @@ def serve(given: argparse.Namespace) -> int:
     with signals.held_back():
         config = load(given.config, given.overrides)
         if config.files and given.config is None:
-            _complain(f"pyserver: using {config.files[0]}")
+            _complain(f"pyserver: using {config.files[0]}", _INFO)
         from pyserver.master import main as master_main  # noqa: PLC0415  `check` and `status` do without
 
         return master_main.run(config, enter_worker)
@@ -77,7 +78,7 @@ def check(given: argparse.Namespace) -> int:
     """Load and validate, and say what would be served."""
     config = load(given.config or DEFAULT_FILE)
     for warning in config.warnings:  # `serve` leaves them to the master's log
-        _complain(warning)
+        _complain(warning, _WARNING)
     sites = f"root {config.sites[0].root}" if len(config.sites) == 1 else f"{len(config.sites)} sites"
     what = [_counted(config.worker_count(), "worker"), _counted(config.server.threads, "thread"), sites]
     if given.walk:
@@ -106,7 +107,7 @@ def _walk(site: Site) -> int:
         pages -= below
         walk = survey(Root(alias.root, site.symlinks), policy, sorted(page.removeprefix(path[:-1]) for page in below))
         for line in walk.lines():
-            _complain(line)
+            _complain(line, _WARNING)
         files += walk.files
     return files
 
@@ -115,7 +116,7 @@ def explain(given: argparse.Namespace) -> int:
     """Answer one request here, and print what was decided on the way."""
     config = load(given.config, given.overrides)
     for warning in config.warnings:
-        _complain(warning)
+        _complain(warning, _WARNING)
     from pyserver.files.resolve import RootError  # noqa: PLC0415  as above
     from pyserver.handlers.explain import explain as decide  # noqa: PLC0415
 
@@ -148,8 +149,12 @@ def compress(given: argparse.Namespace) -> int:
     return work.main(given.root, given.level, given.formats, given.jobs)
 
 
-def _complain(line: str) -> None:
-    print(printable(line), file=sys.stderr, flush=True)
+def _complain(line: str, priority: int = _ERR) -> None:
+    """Write one line for the administrator; in the journal it gets its priority (sd-daemon(3))."""
+    from pyserver.sd.journal import stderr_is_journal  # noqa: PLC0415  only who complains needs it
+
+    mark = f"<{priority}>" if stderr_is_journal() else ""
+    print(f"{mark}{printable(line)}", file=sys.stderr, flush=True)
 
 
 def _counted(number: int, noun: str) -> str:

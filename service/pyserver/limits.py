@@ -67,7 +67,7 @@ PAUSE_TOLD_EVERY_S: Final = 10.0
 # Descriptors that a worker keeps free for files, logs and its own needs; connections get the rest.
 WORKER_RESERVED_DESCRIPTORS: Final = 96
 
-# -- processes (enforced by master.supervisor) ----------------------------------------------
+# -- processes (enforced by master, ipc) ----------------------------------------------------
 
 # A worker that was told SIGABRT gets so long to write its stacks before SIGKILL.
 ABORT_GRACE_S: Final = 1.0
@@ -105,7 +105,7 @@ MEND_AGAIN_S: Final = 0.5
 # One file of it. Nobody writes more by hand; who names /dev/zero or a disk image gets an error and no memory is lost.
 CONFIG_MAX_BYTES: Final = 256 * KIB
 
-# -- systemd (enforced by sd) -----------------------------------------------------------------
+# -- systemd, listeners, life (enforced by sd, master) ----------------------------------------
 
 # What a stop takes beyond server.drain: systemd is asked for so much more (EXTEND_TIMEOUT_USEC=).
 STOP_MARGIN_S: Final = 5.0

@@ -55,6 +55,19 @@ def test_check_says_what_would_be_served(file: Path, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out == f"{file}: ok (2 workers, 1 thread, root {file.parent}/../www)\n"
 
 
+@pytest.mark.parametrize(("journal", "start"), [(True, "<3>"), (False, "/")])
+def test_a_complaint_has_its_priority_in_the_journal(file: Path, tmp_path: Path, journal: bool, start: str) -> None:
+    """systemd.exec(5), SyslogLevelPrefix=: or else it would be there as no more than information."""
+    file.write_text("[server]\nworker = 2\n")
+    with (tmp_path / "stderr").open("w+") as stderr:
+        found = os.fstat(stderr.fileno())
+        environ = {**ENVIRON, "JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}" if journal else "1:1"}
+        command = [sys.executable, "-m", "pyserver", "serve", "--config", str(file)]
+        assert subprocess.run(command, env=environ, stderr=stderr, timeout=30, check=False).returncode == 78
+        stderr.seek(0)
+        assert stderr.read().startswith(start)
+
+
 def test_check_of_a_bad_file_is_one_line_and_78(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file.write_text("\n[server]\nworker = 2\n")
     assert main(["check", "--config", str(file)]) == 78

@@ -3,7 +3,7 @@
 Owns:    empty_slots, filled_slots, queue_mutex, stats_mutex, and the ledger's words in the segment.
 Never:   holds connections: those wait in the channels. This is their accounting.
 Fails:   semaphores.Stuck (see there); SegmentError when the semaphores cannot be made.
-Used by: master.acceptor, master.supervisor (the master's verbs); worker.pool (the worker's).
+Used by: master.main, master.acceptor (the master's verbs); worker.pool (the worker's).
 
 Invariant, whenever nobody holds queue_mutex:
 
@@ -12,6 +12,9 @@ Invariant, whenever nobody holds queue_mutex:
 Both semaphores move only under queue_mutex, but for one: the master, which alone takes from empty_slots, takes before
 it accepts, and says so in `in_hand` first. A worker killed anywhere leaves at most its own row and the mutex wrong,
 and the master has what it needs to mend both: the number on the first message still waiting in the channel.
+
+stats_mutex the master alone takes, for the fold and for its status line: workers publish their counters without it, so
+that none of them waits for another, and readers of the segment go by the fold counter (ipc.observe).
 
 What the master computes with is its own: `sent` and `in_hand` stand in the segment for others to read. Of what workers
 write (T-61: one that was taken over writes anything, anywhere in the segment) it believes no more than can be.
@@ -184,7 +187,7 @@ class Queue:
             stats.fold(self._words, HEADER["fold"], TOTALS, self._segment.counters(slot))
 
     def totals(self) -> dict[str, int]:
-        """Return a consistent snapshot of all counters, summed up."""
+        """Return all counters, summed up; no fold is under way meanwhile, so that none is counted twice or missed."""
         with self._stats_mutex:
             rows = [self._segment.counters(slot) for slot in range(self._segment.slots)]
             return stats.read(self._words, TOTALS, rows)[0]

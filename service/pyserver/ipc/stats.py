@@ -1,6 +1,6 @@
 """The counters: one table that names them, the cells they live in, and totals that never go backwards.
 
-Owns:    COUNTERS; the fold of a dead worker's row into the totals; a consistent snapshot.
+Owns:    COUNTERS; the fold of a dead worker's row into the totals; a snapshot of them.
 Never:   costs a request more than an addition to an integer: a worker stores its tally once a round.
 Used by: worker (Tally), master (fold, status line), ipc.segment (layout), ipc.observe.
 """

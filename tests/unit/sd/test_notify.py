@@ -1,6 +1,7 @@
 """A real datagram socket stands for systemd."""
 
 import os
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pyserver.limits import STATUS_MAX_CHARACTERS
+from pyserver.master import children
 from pyserver.sd.notify import Notifier
 
 
@@ -159,7 +161,11 @@ def test_children_find_nothing_in_the_environment(manager: socket.socket, monkey
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
     notifier = Notifier(os.environ)
     assert notifier.watchdog_period == 5.0
-    assert not {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"} & os.environ.keys()
+    taken = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}
+    assert not taken & os.environ.keys()
+    child = children.spawn(lambda: len(taken & os.environ.keys()))
+    select.select([child.pidfd], [], [], 10)
+    assert children.reap(child) == "exited with status 0"
     notifier.close()
 
 
