@@ -94,7 +94,7 @@ class End:
             data = self._socket.recv(SIZE + 1, _PEEK)
         except BlockingIOError:
             return None
-        return unpack(data).number
+        return unpack(data).number if data else None  # a channel that was shut down has no more
 
 
 def _understood(data: bytes) -> Message:

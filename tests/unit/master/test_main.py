@@ -304,6 +304,25 @@ def test_a_worker_that_talks_nonsense_is_killed_and_nobody_else_notices(running:
     running.assert_balanced()
 
 
+def test_a_worker_that_shuts_its_channel_down_ends_nobody_else(running: Running) -> None:
+    """shutdown(2) is of the socket, not of the descriptor: the end that the master keeps is as dead as the worker's."""
+
+    def shut(assignment: Assignment, messages: int) -> None:
+        if (assignment.slot, assignment.generation, messages) == (0, 1, 1):
+            assignment.end._socket.shutdown(socket.SHUT_RDWR)
+
+    running.start(lambda assignment: answering(assignment, shut), respawn_delay_max=0.5)
+    running.wait_ready()
+    for _ in range(20):
+        running.ask()
+    wait_until(lambda: running.look().restarts >= 1)
+    time.sleep(0.3)
+    assert {running.ask() for _ in range(10)} == {b"slot 1"}
+    assert running.look().workers[1].generation == 1
+    running.master.signal(signal.SIGTERM)
+    assert running.master.wait() == 0
+
+
 @pytest.mark.parametrize("value", [0, 1 << 63, (1 << 64) - 1])
 def test_a_worker_that_writes_anything_into_the_segment_ends_nobody_else(running: Running, value: int) -> None:
     """T-61: it has the mapping; what the master needs it must not read there."""
