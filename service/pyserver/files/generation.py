@@ -39,6 +39,11 @@ class View:
             self._wanting = False
         return self.root
 
+    def has_moved_on(self, *, cached_only: bool) -> bool:
+        """Look again, because something is not there; tell whether the path leads to another folder by now."""
+        before, self._wanting = self.root, True
+        return self.look(cached_only=cached_only).identity != before.identity
+
 
 class Generations:
     """One path, and the root that it led to when it was last looked at. By the leader."""

@@ -21,7 +21,7 @@ from pyserver.config import Site
 from pyserver.files.generation import View
 from pyserver.files.look import Found, Look
 from pyserver.files.policy import hidden
-from pyserver.files.resolve import STATUS_FOR_ERRNO, Root, WouldBlock
+from pyserver.files.resolve import STATUS_FOR_ERRNO, Root, WouldBlock, status_for
 from pyserver.handlers import entries, listing
 from pyserver.handlers.cache import Entry, FileCache
 from pyserver.handlers.redirects import Redirects
@@ -427,6 +427,10 @@ class StaticSite:
         return self._date
 
 
+# A release may be replaced while an answer is looked for, and the next one too; who does it more often has to wait.
+_SWITCHES_MAX: Final = 3
+
+
 class Pending:
     """An answer that needs the disk: run() in a thread that may wait for it, then finish() by the leader."""
 
@@ -498,7 +502,19 @@ class Pending:
         return self._site.conclude(self)
 
     def _look(self, *, cached_only: bool) -> Found | listing.Listing:
-        root, path = self.view.look(cached_only=cached_only), self.path[len(self.tree.prefix) :]
+        root = self.view.look(cached_only=cached_only)
+        for _ in range(_SWITCHES_MAX):
+            try:
+                return self._look_in(root, cached_only=cached_only)
+            except OSError as error:
+                # What is not there may have gone with its release, which was replaced within this second.
+                if status_for(error) != 404 or not self.view.has_moved_on(cached_only=cached_only):
+                    raise
+                root = self.view.root
+        return self._look_in(root, cached_only=cached_only)
+
+    def _look_in(self, root: Root, *, cached_only: bool) -> Found | listing.Listing:
+        path = self.path[len(self.tree.prefix) :]
         site, wish, lister = self._site, None, None
         if site.settings.listing and self.page is None:
             wish = listing.wish(self.request)

@@ -4,6 +4,7 @@ import gc
 import itertools
 import os
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -684,6 +685,27 @@ def test_releases_of_one_time_and_size_have_other_tags(visitor: Visitor, folder:
     new = visitor.later().get(path, b"If-None-Match: " + old.fields[b"ETag"])
     assert (new.status, new.content) == (200, old.content[::-1])
     assert visitor.get(path, b"If-None-Match: " + new.fields[b"ETag"]).status == 304
+
+
+@pytest.mark.parametrize("path", [b"/page.html", b"/dir/", b"/dir", b"/new.html"])
+def test_a_release_that_is_deleted_within_the_second_takes_no_page_along(tmp_path: Path, path: bytes) -> None:
+    # As deployment scripts do it: switch the link, delete the release before. "/" was asked for in this very second.
+    for release in ("1", "2"):
+        (tmp_path / release / "dir").mkdir(parents=True)
+        for name in ("index.html", "page.html", "dir/index.html"):
+            (tmp_path / release / name).write_text(release)
+    (tmp_path / "2" / "new.html").write_text("2")
+    current = tmp_path / "current"
+    current.symlink_to("1")
+    visitor = Visitor(current)
+    assert visitor.get(b"/").content == b"1"
+    (tmp_path / "next").symlink_to("2")
+    (tmp_path / "next").rename(current)
+    shutil.rmtree(tmp_path / "1")
+    answer = visitor.get(path)
+    assert (answer.status, answer.content) == ((301, answer.content) if path == b"/dir" else (200, b"2"))
+    assert visitor.get(b"/nope.html").status == 404
+    assert visitor.later().get(path).status == answer.status
 
 
 def test_the_tag_of_a_whole_second_is_that_of_the_content(visitor: Visitor, folder: Path) -> None:

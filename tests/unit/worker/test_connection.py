@@ -403,11 +403,11 @@ def test_a_steady_reader_is_served_on_while_the_kernel_has_enough_for_it(hall: H
     hall.turn()
     (connection,) = hall.connections.table.values()
     received, stood_still = 0, 0
-    while connection.outgoing is not None and hall.connections.table:
-        before = connection.outgoing.sent
+    while (outgoing := connection.outgoing) is not None and hall.connections.table:
+        before = outgoing.sent
         received += len(heard(client, STALL_BYTES * 5 // 4))
         hall.wait(LIMITS.send_stall * 0.9)
-        stood_still += connection.outgoing is not None and connection.outgoing.sent == before
+        stood_still += outgoing.sent == before
     assert stood_still > 2
     assert received + len(heard(client)) > 4 * SENDFILE_BYTES
     assert hall.tally.deadlines == 0
