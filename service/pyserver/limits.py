@@ -168,7 +168,7 @@ LISTING_ROWS_MAX: Final = 10_000
 # After so many names or rows a thread that makes a listing rests for so long, in which the leader can have the
 # interpreter. Without that each of the leader's steps might wait for the interpreter's switch interval of 5 ms, or for
 # the end of a sort: beside listings of 100,000 names other requests then took up to 265 ms, now 11 ms.
-LISTING_STEP: Final = 128
+LISTING_STEP_ROWS: Final = 128
 LISTING_REST_S: Final = 0.00005
 
 # -- the worker's rounds (enforced by worker.pool, worker.parking, worker.accesslog) -----------

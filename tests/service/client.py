@@ -235,7 +235,9 @@ def _one_shot(address: Address, targets: list[tuple[str, str]], over: threading.
 def _keep_alive(address: Address, targets: list[tuple[str, str]], over: threading.Event, report: Report) -> None:
     turn = 0
     while not over.is_set():
-        since = time.monotonic()
+        # The connection may have been cut any time since its last answer was on its way; when that was read tells only
+        # when this thread had its turn. So a failure is counted from the request before.
+        before = since = time.monotonic()
         try:
             with Client(address, within=20) as client:
                 while not over.is_set():
@@ -243,11 +245,11 @@ def _keep_alive(address: Address, targets: list[tuple[str, str]], over: threadin
                     answer = _ask_checked(client, *targets[turn % len(targets)])
                     report.answered += 1
                     report.longest = max(report.longest, time.monotonic() - since)
-                    since = time.monotonic()
+                    before, since = since, time.monotonic()
                     if not answer.persists:
                         break
         except Failure as error:
-            report.failed(error, since)
+            report.failed(error, before)
 
 
 def main() -> None:

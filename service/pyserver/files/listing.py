@@ -99,7 +99,7 @@ def resting(steps: Iterable[T]) -> Iterator[T]:
     """Yield each of `steps`, and let go of the interpreter now and then."""
     for number, step in enumerate(steps, 1):
         yield step
-        if number % limits.LISTING_STEP == 0:
+        if number % limits.LISTING_STEP_ROWS == 0:
             time.sleep(limits.LISTING_REST_S)
 
 
@@ -149,7 +149,7 @@ def _first(items: list[Item], order: Order) -> Iterator[Item]:
 
 def _sorted(items: list[Item], order: Order) -> Iterator[Item]:
     """Sort in steps, since one sort of all would not let go of the interpreter before its end."""
-    (key, reverse), step = _KEYS[order], 8 * limits.LISTING_STEP
+    (key, reverse), step = _KEYS[order], 8 * limits.LISTING_STEP_ROWS
     parts = []
     for start in range(0, len(items), step):
         parts.append(sorted(items[start : start + step], key=key, reverse=reverse))
