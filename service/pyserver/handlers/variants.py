@@ -50,7 +50,8 @@ class Variants:
             return entry
         fields = request.fields
         accepted = fields.get(b"accept-encoding")
-        chosen = self._prefer(entry, accepted, ranged=b"range" in fields)
+        ranged = request.method == b"GET" and b"range" in fields  # RFC 9110 14.2: no other method has ranges (T-29)
+        chosen = self._prefer(entry, accepted, ranged=ranged)
         for name in _NAMING:
             if name in fields:
                 return _named(fields, fields[name], entry, chosen, request.method, second)

@@ -236,6 +236,14 @@ def test_head_is_get(visitor: Visitor) -> None:
     assert (head.fields, head.content) == (get.fields, b"")
 
 
+def test_head_with_a_range_is_get_without(visitor: Visitor) -> None:
+    # RFC 9110 14.2, T-29: only GET has ranges, so a part is no reason for another representation
+    get = visitor.made(b"/page.html", GZIP)
+    assert get.fields[b"Content-Encoding"] == b"gzip"
+    head = visitor.get(b"/page.html", GZIP, b"Range: bytes=0-9", method=b"HEAD")
+    assert (head.status, head.fields) == (200, get.fields)
+
+
 def test_variants_of_a_large_file(visitor: Visitor, folder: Path) -> None:
     coded = bytes(range(256)) * (limits.FILE_IN_MEMORY_MAX_BYTES // 256 + 1)
     (folder / "large.js").write_bytes(coded * 2)
