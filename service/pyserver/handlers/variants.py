@@ -26,8 +26,9 @@ Submit = Callable[[Callable[[], None], Callable[[], None]], bool]
 _REMEMBERED_MAX: Final = 512
 _REMEMBERED_MAX_BYTES: Final = 200
 
-# Conditions by which a client names representations that it knows (RFC 9110 13.1.1, 13.1.2, 13.1.5).
-_NAMING: Final = (b"if-none-match", b"if-match", b"if-range")
+# Conditions by which a client names representations that it knows (RFC 9110 13.1.1, 13.1.2, 13.1.5), in the order in
+# which they are decided (13.2.2): the first that names one of ours counts.
+_NAMING: Final = (b"if-match", b"if-none-match", b"if-range")
 
 
 class Variants:
@@ -54,7 +55,9 @@ class Variants:
         chosen = self._prefer(entry, accepted, ranged=ranged)
         for name in _NAMING:
             if name in fields:
-                return _named(fields, fields[name], entry, chosen, request.method, second)
+                named = _named(fields, fields[name], entry, chosen, request.method, second)
+                if named is not None:
+                    return named
         return chosen
 
     def _prefer(self, entry: Entry, accepted: bytes | None, *, ranged: bool) -> Entry:
@@ -171,8 +174,10 @@ _choose_anew: Final = negotiation.choose
 _choose_as_before: Final = lru_cache(_REMEMBERED_MAX)(negotiation.choose)
 
 
-def _named(fields: Mapping[bytes, bytes], tags: bytes, entry: Entry, chosen: Entry, method: bytes, now: int) -> Entry:
-    """Return the representation that `tags` name, the chosen one before others, and this also where they name none."""
+def _named(
+    fields: Mapping[bytes, bytes], tags: bytes, entry: Entry, chosen: Entry, method: bytes, now: int
+) -> Entry | None:
+    """Return the representation that `tags` name, the chosen one before others, None where they name none."""
     if _is_in(chosen, tags):
         return chosen
     accepted = fields.get(b"accept-encoding")
@@ -185,7 +190,7 @@ def _named(fields: Mapping[bytes, bytes], tags: bytes, entry: Entry, chosen: Ent
             absent = entries.made(entry, coding, b"", now)
             if conditional.evaluate(fields, absent.etag, absent.modified, method, now) == 304:
                 return absent
-    return chosen
+    return None
 
 
 def _is_in(entry: Entry, tags: bytes) -> bool:

@@ -206,6 +206,29 @@ def test_who_has_another_variant_that_may_be_sent_has_it_still(visitor: Visitor)
     assert visitor.get(b"/style.css", b"If-Match: " + coded).status == 412
 
 
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ((b"If-None-Match: %(other)b", b"If-Match: %(gzip)b"), (200, b"gzip")),
+        ((b"If-None-Match: %(br)b", b"If-Match: %(gzip)b"), (200, b"gzip")),  # 13.2.2: If-Match is decided first
+        ((b"If-Match: %(gzip)b", b"If-None-Match: %(gzip)b"), (304, None)),
+        ((b"If-Match: *", b"If-None-Match: %(gzip)b"), (304, None)),
+        ((b"If-Match: %(other)b", b"If-None-Match: %(gzip)b"), (412, None)),
+        ((b"If-None-Match: %(other)b", b"If-Range: %(gzip)b", b"Range: bytes=0-9"), (206, b"gzip")),
+        ((b"If-Match: *", b"If-Range: %(gzip)b", b"Range: bytes=0-9"), (206, b"gzip")),
+        ((b"If-None-Match: %(other)b", b"If-Match: *"), (200, b"br")),  # nothing is named: the best one
+    ],
+)
+def test_the_first_condition_that_names_a_variant_counts(
+    visitor: Visitor, lines: tuple[bytes, ...], expected: tuple[int, bytes | None]
+) -> None:
+    tags = {b"other": b'"x"'}
+    for coding in (b"br", b"gzip"):
+        tags[coding] = visitor.get(b"/style.css", b"Accept-Encoding: " + coding).fields[b"ETag"]
+    answer = visitor.get(b"/style.css", b"Accept-Encoding: gzip, br", *(line % tags for line in lines))
+    assert (answer.status, answer.fields.get(b"Content-Encoding")) == expected
+
+
 def test_a_range_is_of_the_variant(visitor: Visitor, folder: Path) -> None:
     # T-31
     coded = (folder / "style.css.gz").read_bytes()
