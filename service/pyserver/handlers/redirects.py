@@ -67,4 +67,4 @@ def _with_query(location: bytes, query: bytes | None) -> bytes:
     if query is None or b"?" in location:
         return location
     before, hash_sign, fragment = location.partition(b"#")
-    return b"%b?%b%b%b" % (before, query, hash_sign, fragment)
+    return b"%b?%b%b%b" % (before, target.encode_query(query), hash_sign, fragment)

@@ -378,7 +378,7 @@ class StaticSite:
 
         The Location is relative as well (RFC 9110 10.2.2), so nothing of Host is reflected; the query stays (T-10).
         """
-        query = b"" if request.query is None else b"?" + request.query
+        query = b"" if request.query is None else b"?" + target.encode_query(request.query)
         return self._redirect(301, target.encode(path) + query, request, connection)
 
     def _redirect(self, status: int, location: bytes, request: Request, connection: bytes) -> Response:

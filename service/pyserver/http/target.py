@@ -24,6 +24,9 @@ _FORBIDDEN: Final = re.compile(rb"[\x00-\x1f\x7f\\]")
 # RFC 3986 3.3     pchar = unreserved / pct-encoded / sub-delims / ":" / "@". Everything else is encoded, "%" too.
 _NOT_PCHAR: Final = re.compile(rb"[^A-Za-z0-9._~!$&'()*+,;=:@/-]")
 
+# RFC 3986 3.4     query = *( pchar / "/" / "?" ). What is encoded stays so; a "%" that encodes nothing is encoded.
+_NOT_QUERY: Final = re.compile(rb"[^A-Za-z0-9._~!$&'()*+,;=:@/?%-]|%(?![0-9A-Fa-f]{2})")
+
 # Several slashes at the front of a Location would name a host (RFC 3986 4.2, network-path reference; T-9).
 _SLASHES: Final = re.compile(rb"/{2,}")
 
@@ -61,6 +64,15 @@ def can_name(path: bytes) -> bool:
 def encode(path: bytes) -> bytes:
     """Return a decoded path as it may stand in a Location: percent-encoded, and one slash at its front."""
     return _SLASHES.sub(b"/", b"/" + _NOT_PCHAR.sub(_encoded, path))
+
+
+def encode_query(query: bytes) -> bytes:
+    """Return the query of a target as it may stand in a Location: only what no query may hold is percent-encoded.
+
+    >>> encode_query(b'a="b"&c=%22&d=5%')
+    b'a=%22b%22&c=%22&d=5%25'
+    """
+    return _NOT_QUERY.sub(_encoded, query)
 
 
 def _decoded(found: re.Match[bytes]) -> bytes:

@@ -25,6 +25,7 @@ RULES = Redirects(
     [
         (b"/old", None, 301, b"/new"),
         (b"/old", b"a=b&c=%20", 301, b"/new?a=b&c=%20"),  # T-10: the query is kept
+        (b"/old", b'a="<b>"&c=%22|5%', 301, b"/new?a=%22%3Cb%3E%22&c=%22%7C5%25"),  # RFC 9110 10.2.2
         (b"/old", b"", 301, b"/new?"),
         (b"/old/", None, 301, b"/new/"),
         (b"/old/a/b.html", None, 301, b"/new/a/b.html"),

@@ -80,6 +80,22 @@ def test_encode(path: bytes, encoded: bytes) -> None:
     assert target.encode(path) == encoded
 
 
+@pytest.mark.parametrize(
+    ("query", "encoded"),
+    [
+        (b"", b""),
+        (b"a=b&c=%20%c3%BC", b"a=b&c=%20%c3%BC"),  # what is encoded stays as it is
+        (b"-._~!$&'()*+,;=:@/?", b"-._~!$&'()*+,;=:@/?"),
+        (b'"<>^`{|}\\[]#', b"%22%3C%3E%5E%60%7B%7C%7D%5C%5B%5D%23"),
+        (b"%", b"%25"),
+        (b"%4&%zz", b"%254&%25zz"),
+        (b"\xff\r\n ", b"%FF%0D%0A%20"),
+    ],
+)
+def test_encode_query(query: bytes, encoded: bytes) -> None:
+    assert target.encode_query(query) == encoded
+
+
 SEGMENTS = st.sampled_from(
     [b"", b".", b"..", b"...", b"a", b"%2e", b"%2E%2e", b"%2f", b"%5c", b"%00", b"%", b" ", b"\xff"]
 )
