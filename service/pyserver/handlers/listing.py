@@ -24,7 +24,7 @@ from urllib.parse import parse_qs
 
 from pyserver.files.listing import Folder, Item, Key, Lister, Order, resting
 from pyserver.http import accept, target
-from pyserver.http.headers import field
+from pyserver.http.headers import joined
 from pyserver.http.request import Request
 
 _HTML: Final = b"text/html"
@@ -59,7 +59,7 @@ def wish(request: Request) -> Wish:
     query = parse_qs((request.query or b"").decode("latin-1"))
     key = _KEYS.get(query.get("sort", [""])[-1], "name")
     order = Order(key, descending=query.get("order", [""])[-1] == "desc")
-    return Wish(order, as_json=accept.choose(field(request.head, b"accept"), (_HTML, _JSON)) == _JSON)
+    return Wish(order, as_json=accept.choose(joined(request.head, b"accept"), (_HTML, _JSON)) == _JSON)
 
 
 _KEYS: Final[dict[str, Key]] = {"size": "size", "time": "time"}

@@ -14,6 +14,12 @@ def field(head: bytes, name: bytes) -> bytes | None:
     return None if found is None else found[1].rstrip(b" \t")
 
 
+def joined(head: bytes, name: bytes) -> bytes | None:
+    """Return the values of all field lines called `name` as one list (RFC 9110 5.3), or None."""
+    found = _pattern(name).findall(head)
+    return b", ".join(value.rstrip(b" \t") for value in found) if found else None
+
+
 @lru_cache(maxsize=64)
 def _pattern(name: bytes) -> re.Pattern[bytes]:
     # Behind the LF of the line before: a value cannot pretend to be a field.

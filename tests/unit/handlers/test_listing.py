@@ -106,6 +106,7 @@ def test_order_by_the_query(query: bytes, order: Order) -> None:
         ((), False),
         ((b"Accept: application/json",), True),
         ((b"accept: application/json, text/html;q=0.9",), True),
+        ((b"Accept: text/html;q=0.1", b"Accept: application/json"), True),  # RFC 9110 5.3: one list
         ((b"Accept: */*",), False),
     ],
 )
