@@ -228,8 +228,9 @@ class StaticSite:
         if self.trace and isinstance(found, int):
             self.trace.missing(found, self.settings.symlinks)
         if pending.page is not None:  # not there either: what it would have told is told without it
-            status = pending.page.status if pending.page is not FALLBACK else 404
-            return self._built_in(status, request, connection, *pending.page.lines)
+            if pending.page is FALLBACK:
+                return self._error(404, request, connection)
+            return self._built_in(pending.page.status, request, connection, *pending.page.lines)
         if isinstance(found, listing.Listing):
             if self.trace:
                 self.trace.listing(found.media_type)
