@@ -277,6 +277,17 @@ class OpenFile:
             return False
         return True
 
+    def overwritten(self, since: tuple[int, int, int, int, int]) -> bool:
+        """Tell whether content was replaced in place since the stamp `since`. Any thread may call this.
+
+        A file that is larger is taken for one that grew at its end, whose announced part is as it was: its time changes
+        then as well, so what was rewritten and became larger cannot be told from it. Nor does the time of the inode
+        count: it changes too when a deploy unlinks the file or gives it another mode.
+        """
+        _, _, size, modified_ns, _ = since
+        found = os.fstat(self.fd)
+        return found.st_size <= size and found.st_mtime_ns != modified_ns
+
     def close(self) -> None:
         """Close the descriptor now; again is harmless."""
         fd, self.fd = self.fd, -1

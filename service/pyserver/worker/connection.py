@@ -56,6 +56,10 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _PATIENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 
 
+# What can happen to a file that is being sent, so that the rest of it must not be.
+_SPOILT: Final = {Outcome.SHRANK: "became shorter", Outcome.CHANGED: "changed"}
+
+
 class Phase(IntEnum):
     """What a connection is waiting for."""
 
@@ -396,10 +400,10 @@ class Connections:
         elif outcome is Outcome.DISK:
             self._hand_over_sending(connection, outgoing)
         else:
-            if outcome is Outcome.SHRANK:
+            if outcome in _SPOILT:
                 log.warning(
-                    "%s became shorter while it was sent, closing after %d of %d bytes",
-                    request.target.decode("latin-1"), outgoing.content_sent, response.content_bytes,
+                    "%s %s while it was sent, closing after %d of %d bytes",
+                    request.target.decode("latin-1"), _SPOILT[outcome], outgoing.content_sent, response.content_bytes,
                 )  # fmt: skip
             self.close(connection)
         return False

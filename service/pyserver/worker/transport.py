@@ -23,7 +23,7 @@ SEND_MORE: Final = SEND | socket.MSG_MORE
 
 
 class File(Protocol):
-    """A source that can tell whether reading it may wait for the disk."""
+    """A source that can tell whether reading it may wait for the disk, and whether it is still what it was."""
 
     @property
     def fd(self) -> int:
@@ -31,6 +31,13 @@ class File(Protocol):
 
     def in_memory(self, offset: int, count: int) -> bool:
         """Tell whether this part is in memory."""
+
+    @property
+    def stamp(self) -> tuple[int, int, int, int, int]:
+        """What it was when it was last looked at."""
+
+    def overwritten(self, since: tuple[int, int, int, int, int]) -> bool:
+        """Tell whether content was replaced since that stamp."""
 
 
 class Outcome(Enum):
@@ -41,6 +48,7 @@ class Outcome(Enum):
     TURN = auto()  # the socket would take more; others are to have their turn
     DISK = auto()  # the file is not in memory: whoever goes on may block
     SHRANK = auto()  # the file ends before the length that the head announced
+    CHANGED = auto()  # the file was overwritten: what has gone out and what is left are not of one content
     GONE = auto()  # the client is
 
 
@@ -52,12 +60,13 @@ def untaken(connection: socket.socket) -> int:
 class Outgoing:
     """What is left of an answer."""
 
-    __slots__ = ("_left", "_more", "_offset", "_response", "_source", "_wire", "sent")
+    __slots__ = ("_left", "_more", "_offset", "_response", "_source", "_stamp", "_wire", "sent")
 
     def __init__(self, response: Response, sent: int) -> None:
         self._response = response
         self._wire = memoryview(response.wire)[sent:]
         self._source = response.source
+        self._stamp = getattr(response.source, "stamp", None)  # now: others who are answered from it look again
         self._offset = response.offset
         self._left = response.count
         self._more = response.more
@@ -117,6 +126,12 @@ class Outgoing:
         in_memory = getattr(source, "in_memory", None)
         if not may_block and in_memory is not None and not in_memory(self._offset, count):
             return Outcome.DISK
+        # Before the last part, when the client does not have all of it yet: a whole answer is never a mix.
+        if self._stamp is not None and count == self._left and self._is_last():
+            overwritten = getattr(source, "overwritten", None)
+            if overwritten is not None and overwritten(self._stamp):
+                ends_before = os.fstat(source.fd).st_size < self._offset + count
+                return Outcome.SHRANK if ends_before else Outcome.CHANGED
         sent = os.sendfile(connection, source.fd, self._offset, count)
         if sent == 0:
             return Outcome.SHRANK
@@ -124,3 +139,7 @@ class Outgoing:
         self._offset += sent
         self._left -= sent
         return Outcome.TURN if self._left else None
+
+    def _is_last(self) -> bool:
+        """Whether nothing of the file comes after the part that is under way."""
+        return all(isinstance(part, bytes) for part in self._more)

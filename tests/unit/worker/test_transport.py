@@ -164,6 +164,44 @@ def test_a_file_that_grew_is_sent_as_long_as_announced(
     assert data == HEAD + content
 
 
+@pytest.mark.parametrize("more", [(), (b"--end--",), (b"--next", (0, 5), b"--end--")])
+def test_a_file_that_was_overwritten_in_place_never_goes_out_as_a_whole(
+    ends: tuple[socket.socket, socket.socket], file: Path, content: bytes, more: tuple[bytes | tuple[int, int], ...]
+) -> None:
+    source = opened(file)
+    response = Response(200, HEAD, content_bytes=len(content), source=source, count=len(content), more=more)
+    outgoing = Outgoing(response, 0)
+    outgoing.advance(ends[0], may_block=True)
+    with file.open("r+b") as again:
+        again.write(bytes(len(content)))
+    os.utime(file, ns=(0, 1))  # whatever the clock of the file system
+    source.refresh()  # as for another client
+    data, said = to_the_end(outgoing, *ends)
+    assert Outcome.CHANGED in said
+    assert Outcome.DONE not in said
+    assert len(data) < len(HEAD) + len(content) + sum(len(part) for part in more)
+
+
+@pytest.mark.parametrize("what", ["grew", "unlinked", "mode"])
+def test_a_file_whose_announced_part_is_as_it_was_is_sent(
+    ends: tuple[socket.socket, socket.socket], file: Path, content: bytes, what: str
+) -> None:
+    outgoing = Outgoing(answer(HEAD, opened(file), 0, len(content)), 0)
+    outgoing.advance(ends[0], may_block=True)
+    if what == "grew":
+        with file.open("ab") as more:
+            more.write(b"more")
+        os.utime(file, ns=(0, 1))
+    elif what == "mode":
+        file.chmod(0o444)
+    else:
+        file.unlink()
+        file.write_bytes(b"new")
+    data, said = to_the_end(outgoing, *ends)
+    assert Outcome.DONE in said
+    assert data == HEAD + content
+
+
 @pytest.mark.parametrize("family", ["ends", "tcp"])
 def test_what_a_client_has_not_taken_is_known(family: str, request: pytest.FixtureRequest) -> None:
     ours, theirs = request.getfixturevalue(family)
