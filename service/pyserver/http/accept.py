@@ -2,7 +2,7 @@
 
 Owns:    the reading of Accept.
 Never:   knows what there is: `offered` names the media types, the one for who has no wish first.
-Fails:   never: a field that cannot be read is one that asks for nothing.
+Fails:   never: a field that cannot be read, or is too long to be, is one that asks for nothing.
 Used by: handlers.listing.
 """
 
@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from pyserver import limits
 from pyserver.http import grammar
 
 # RFC 9110 5.6.6    parameters = *( OWS ";" OWS [ parameter ] ) ; parameter = token "=" ( token / quoted-string )
@@ -36,7 +37,7 @@ def choose(value: bytes | None, offered: Sequence[bytes]) -> bytes:
     `value` is that of Accept, None where there is none. Of equal weights the first is taken, and also where none is
     acceptable: a person who gets what we have is helped more than one who gets 406 (12.4.1 allows it).
     """
-    ranges = () if value is None else parse(value)
+    ranges = () if value is None or len(value) > limits.WISH_MAX_BYTES else parse(value)
     return max(offered, key=lambda media_type: _weight(media_type, ranges))  # the first of several
 
 

@@ -2,14 +2,16 @@
 
 Owns:    the reading of Accept-Encoding.
 Never:   knows what codings are; `available` names those that there are, the best one first.
-Fails:   never: a field that cannot be read is one that asks for nothing.
+Fails:   never: a field that cannot be read, or is too long to be, is one that asks for nothing.
 Used by: handlers.
 """
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
+from pyserver import limits
 from pyserver.http import grammar
 
 # RFC 9110 12.4.2   weight = OWS ";" OWS "q=" qvalue      "q" in either case (RFC 5234 2.3)
@@ -47,7 +49,7 @@ def choose(value: bytes | None, available: Sequence[bytes]) -> bytes | None:
     disregard the field (12.4.1) and be unwilling to refuse (15.5.7 is for servers unwilling to serve a default). A
     person who gets the file is helped more than one who is told that there are other forms of it.
     """
-    if value is None or not available:
+    if value is None or len(value) > limits.WISH_MAX_BYTES or not available:
         return None
     weights = parse(value)
     if not weights:
@@ -61,6 +63,7 @@ def choose(value: bytes | None, available: Sequence[bytes]) -> bytes | None:
     return chosen
 
 
+@lru_cache(1)  # the choice for one request may take several askings
 def parse(value: bytes) -> Mapping[bytes, int]:
     """Return the codings that the field names, in lower case, with their weights in thousandths; malformed: none.
 

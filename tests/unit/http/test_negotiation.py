@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pyserver import limits
 from pyserver.http.negotiation import choose, parse
 
 OURS = (b"zstd", b"br", b"gzip")
@@ -184,10 +185,22 @@ def test_as_the_model(value: bytes | None, available: list[bytes]) -> None:
     assert choose(value, available) == model(value, available)
 
 
+@pytest.mark.parametrize(("size", "expected"), [(limits.WISH_MAX_BYTES, b"br"), (limits.WISH_MAX_BYTES + 1, None)])
+def test_a_value_that_is_too_long_is_none(size: int, expected: bytes | None) -> None:
+    assert choose(b"br".ljust(size, b","), OURS) == expected
+
+
+def test_a_value_is_read_once_for_several_choices() -> None:
+    parse.cache_clear()
+    for available in (OURS, *((coding,) for coding in OURS)):
+        choose(b"gzip, br;q=0.9", available)
+    assert parse.cache_info().misses == 1
+
+
 @pytest.mark.parametrize(
     "value", [b"gzip," * 6000 + b"\x01", b"," * 32_000, b" ;" * 16_000, b"a;q=0." * 5000, b"*" * 32_000]
 )
 def test_hostile_values_cost_no_more_than_their_length(value: bytes) -> None:
     before = time.thread_time()
-    choose(value, OURS)
+    parse(value)
     assert time.thread_time() - before < 0.1
