@@ -288,8 +288,11 @@ class StaticSite:
         """Decide what a Range gets; with If-Range only while this is what the client has the rest of (13.1.5)."""
         fields, second = request.fields, self.clock.second
         validator = fields.get(b"if-range")
+        # A date is strong only where no two representations may share it (RFC 9110 8.8.2.2): all variants have that of
+        # the file, or one that somebody gave them, and what the client has a part of may be another one than this.
+        settled = entry.settled and not entry.coding and not entry.negotiated
         if validator is not None and not conditional.if_range_matches(
-            validator, entry.etag, entry.modified, second, settled=entry.settled
+            validator, entry.etag, entry.modified, second, settled=settled
         ):
             if self.trace:
                 self.trace.changed(validator)

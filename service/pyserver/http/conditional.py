@@ -66,8 +66,8 @@ def if_range_matches(value: bytes, etag: bytes | None, modified: int | None, now
 
     Only strong validators will do: parts of two representations must never be put together (T-30). A tag shows what it
     is. A date is strong where we reliably know that the file did not change twice within its second (8.8.2.2): when it
-    is `settled` (http.validators), which it cannot be before that second is over. What the client got within that
-    second is for the client to know: its Date was the same.
+    is `settled` (http.validators), which it cannot be before that second is over, and of what has no variants, which
+    may have that date as well. What the client got within that second is for the client to know: its Date was the same.
     """
     if ENTITY_TAG.fullmatch(value) is not None:
         return etag is not None and value == etag and not is_weak(etag)

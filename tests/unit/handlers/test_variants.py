@@ -244,6 +244,31 @@ def test_a_range_is_of_the_variant(visitor: Visitor, folder: Path) -> None:
     assert visitor.get(b"/style.css", GZIP, b"Range: bytes=99999-").status == 416
 
 
+@pytest.mark.parametrize("path", [b"/style.css", b"/page.html", b"/large.js"])
+@pytest.mark.parametrize("lines", [(), (GZIP,), (BROWSER,)])
+def test_a_date_is_of_all_variants_and_so_of_none(
+    visitor: Visitor, folder: Path, path: bytes, lines: tuple[bytes, ...]
+) -> None:
+    # RFC 9110 13.1.5, 8.8.2.2, T-30: the part that the client has may be of another variant
+    for coding in ("br", "gz"):
+        name = folder / f"style.css.{coding}"
+        os.utime(name, ns=(MODIFIED_NS, MODIFIED_NS))
+    (folder / "large.js.gz").write_bytes(b"x" * 1000)
+    os.utime(folder / "large.js.gz", ns=(MODIFIED_NS, MODIFIED_NS))
+    whole = visitor.get(path, *lines, b"Range: bytes=0-")
+    assert whole.status == 206
+    date, tag = whole.fields[b"Last-Modified"], whole.fields[b"ETag"]
+    by_date = visitor.get(path, *lines, b"Range: bytes=5-", b"If-Range: " + date)
+    assert (by_date.status, by_date.content) == (200, whole.content)
+    by_tag = visitor.get(path, *lines, b"Range: bytes=5-", b"If-Range: " + tag)
+    assert (by_tag.status, by_tag.content) == (206, whole.content[5:])
+
+
+def test_a_date_will_do_for_what_has_no_variants(visitor: Visitor) -> None:
+    date = visitor.get(b"/picture.png").fields[b"Last-Modified"]
+    assert visitor.get(b"/picture.png", GZIP, b"Range: bytes=5-", b"If-Range: " + date).status == 206
+
+
 def test_several_ranges_of_a_variant_are_all_of_it(visitor: Visitor, folder: Path) -> None:
     # Whether Content-Encoding would speak of the parts or of multipart/byteranges is nowhere said.
     coded = os.urandom(2000)
