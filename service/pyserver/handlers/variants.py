@@ -54,7 +54,8 @@ class Variants:
         ranged = request.method == b"GET" and b"range" in fields  # RFC 9110 14.2: no other method has ranges (T-29)
         chosen = self._prefer(entry, accepted, ranged=ranged)
         for name in _NAMING:
-            if name in fields:
+            # RFC 9110 13.1.5: without a Range that counts, If-Range is nothing.
+            if name in fields and (ranged or name != b"if-range"):
                 named = _named(fields, fields[name], entry, chosen, request.method, second)
                 if named is not None:
                     return named

@@ -217,6 +217,7 @@ def test_who_has_another_variant_that_may_be_sent_has_it_still(visitor: Visitor)
         ((b"If-None-Match: %(other)b", b"If-Range: %(gzip)b", b"Range: bytes=0-9"), (206, b"gzip")),
         ((b"If-Match: *", b"If-Range: %(gzip)b", b"Range: bytes=0-9"), (206, b"gzip")),
         ((b"If-None-Match: %(other)b", b"If-Match: *"), (200, b"br")),  # nothing is named: the best one
+        ((b"If-Range: %(gzip)b",), (200, b"br")),  # 13.1.5: nothing without Range
     ],
 )
 def test_the_first_condition_that_names_a_variant_counts(
