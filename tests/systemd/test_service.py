@@ -172,7 +172,7 @@ def test_restarts_under_load_lose_nothing(service: Service) -> None:
         for _ in range(4):
             service.machine.output("systemctl", "restart", "pyserver")
     assert seen.lost == {}
-    assert seen.answered > 100
+    assert seen.answered > 4 * 4  # each of four clients at each restart, however slow the machine is
     assert listener_inode(service) == inode
 
 
