@@ -47,7 +47,9 @@ class Pool:
         tally: Tally,
         access: AccessLog | None,
         poll: select.epoll,
+        leave: Callable[[], object],
     ) -> None:
+        self._leave = leave  # ends the process at once, whatever its threads are at
         self._slot = assignment.slot
         self._generation = assignment.generation
         self._end = assignment.end
@@ -181,7 +183,7 @@ class Pool:
         if self._access is not None:
             self._access.close()
         self._publish()
-        os._exit(0)
+        self._leave()
 
     def _publish(self) -> None:
         tally = self._tally
