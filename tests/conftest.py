@@ -1,8 +1,16 @@
-"""What all tests share: when lint failed before them, pytest's summary says so too."""
+"""What all tests share: when lint failed before them, pytest's summary says so too, and ./dev learns that it came."""
 
 import os
+from pathlib import Path
 
 import pytest
+
+
+def pytest_unconfigure() -> None:
+    """Tell ./dev that the run came to its end: what is tested here ends processes, and might end this one with 0."""
+    ended = os.environ.get("PYSERVER_ENDED")
+    if ended:
+        Path(ended).touch()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
