@@ -93,11 +93,6 @@ def main(root: str, level: str, formats: Sequence[str], jobs: int) -> int:
         return _Run(below, codings, level).go(jobs)
 
 
-def format_names() -> list[str]:
-    """Return the formats there are, by the endings of their siblings."""
-    return [_format(each) for each in CODINGS]
-
-
 class _Run:
     """One run over one tree."""
 

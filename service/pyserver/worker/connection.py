@@ -26,7 +26,7 @@ from pyserver.http.dates import imf_fixdate
 from pyserver.http.errors import ProtocolError
 from pyserver.http.reader import RequestReader
 from pyserver.http.request import Request
-from pyserver.http.response import Response, error_response
+from pyserver.http.response import CONTINUE, Response, error_response
 from pyserver.ipc.assignment import Origin
 from pyserver.ipc.stats import Tally
 from pyserver.limits import (
@@ -48,9 +48,6 @@ log = logging.getLogger("pyserver")
 _DONTWAIT: Final = socket.MSG_DONTWAIT
 _IN: Final = select.EPOLLIN
 _OUT: Final = select.EPOLLOUT
-
-# RFC 9110 15.2.1
-_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 # Methods whose answer does not depend on whether we would take content: it is read and thrown away first.
 _PATIENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS"))
@@ -337,7 +334,7 @@ class Connections:
             return False
         if request.expects_continue:
             try:
-                connection.socket.send(_CONTINUE, SEND)
+                connection.socket.send(CONTINUE, SEND)
             except OSError:
                 self.close(connection)
                 return False
