@@ -159,6 +159,10 @@ CODINGS_WAITING_MAX: Final = 256
 # ... and so long after their last use, because the room of a deleted file is not free before. nginx: 60 s.
 FILES_KEPT_OPEN_S: Final = 10
 
+# Heads that a worker remembers, and as many sections of fields (handlers.memo): a busy site's browsers and pages of one
+# second. The option memo_bytes bounds them too.
+MEMO_ENTRIES_MAX: Final = 16_384
+
 # Folders that are held open while links are followed one by one (files.owned): a path with a link in it may be so deep.
 # Few threads walk at once, and for microseconds; where many do and no descriptor is left, it is 503.
 LINKED_FOLDERS_MAX: Final = 24

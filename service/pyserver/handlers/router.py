@@ -8,7 +8,7 @@ Used by: worker.main (builds), worker.connection (asks).
 Request.host is compared as http.request gives it: lower case, without port and final dot (T-47).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from pyserver.clock import Clock
@@ -72,16 +72,19 @@ def build(
     *,
     trace: Trace | None = None,
     submit: Submit | None = None,
+    on_switch: Callable[[], None] | None = None,
 ) -> Handler:
     """Return what answers for `sites`: where there is one, itself.
 
-    What they decide, they tell `trace`; `submit` takes work that is not the leader's.
+    What they decide, they tell `trace`; `submit` takes work that is not the leader's; `on_switch` is called when a root
+    leads to another release.
     """
     cache = FileCache(limits.cache_bytes, limits.cache_entries)
     workshop = None if submit is None else Workshop(submit)
     made = [(site.hosts, _site(site, clock, cache.beside(), workshop)) for site in sites]
     for _, site in made:
         site.trace = trace
+        site.on_switch = on_switch
     return made[0][1] if len(made) == 1 else Router(made)
 
 

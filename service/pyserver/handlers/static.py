@@ -12,7 +12,7 @@ disk only, and neither the site nor the cache.
 
 import errno
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from pyserver import limits
@@ -73,6 +73,7 @@ class StaticSite:
         "clean_urls",
         "clock",
         "index",
+        "on_switch",
         "settings",
         "trace",
     )
@@ -89,6 +90,7 @@ class StaticSite:
         """Serve `root` and the folders of `aliases`; without a workshop, no variants are made."""
         self.settings = settings
         self.trace: Trace | None = None  # `pyserver explain` has one
+        self.on_switch: Callable[[], None] | None = None  # whoever else remembers answers forgets them
         self._trees = Trees(root, aliases)
         self._dot_files = settings.dot_files == "allow"
         # T-4: an index that nobody may ask for is none, or the redirect to its folder would lead to a 404.
@@ -150,6 +152,8 @@ class StaticSite:
         """Go on with the generation of a tree that a view has seen."""
         if tree.generations.take(view):
             self._cache.clear()
+            if self.on_switch is not None:
+                self.on_switch()
 
     # -- which file ----------------------------------------------------------------------------
 
@@ -362,7 +366,8 @@ class StaticSite:
         if content is None:
             return Response(206, start, content_bytes=count, source=entry.file, more=tuple(parts), close=close)
         pieces = (part if isinstance(part, bytes) else content[part[0] : sum(part)] for part in parts)
-        return Response(206, b"".join((start, *pieces)), content_bytes=count, close=close)
+        # T-32: a boundary is for one answer only.
+        return Response(206, b"".join((start, *pieces)), content_bytes=count, close=close, again=False)
 
     def _listing(self, request: Request, connection: bytes, made: listing.Listing) -> "Response | Pending":
         """Return the listing of a folder. It has no validators, so only `*` can be a precondition that matters."""

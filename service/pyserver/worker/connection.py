@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 
 from pyserver.clock import Clock
 from pyserver.config import Limits
+from pyserver.handlers.memo import Memo
 from pyserver.handlers.router import Handler
 from pyserver.handlers.static import Pending
 from pyserver.http import lifecycle
@@ -103,7 +104,7 @@ class Connection:
     def __init__(self, client: socket.socket, fd: int, deadline: float) -> None:
         self.socket = client
         self.fd = fd
-        self.reader = RequestReader()
+        self.reader: RequestReader | None = None  # of what has come in part, or of several requests at once
         self.phase = Phase.READING
         self.watched = 0  # what epoll watches it for; 0: not registered
         self.deadline = deadline
@@ -121,7 +122,12 @@ class Connection:
     @property
     def idle(self) -> bool:
         """Whether nothing of a request is here and nothing of an answer is left."""
-        return self.phase is Phase.READING and self.request is None and not self.reader.started
+        return self.phase is Phase.READING and self.request is None and not self.begun
+
+    @property
+    def begun(self) -> bool:
+        """Whether a request or its content has begun and is not complete."""
+        return self.reader is not None and self.reader.started
 
 
 class Connections:
@@ -137,6 +143,7 @@ class Connections:
         access: AccessLog | None,
         poll: select.epoll,
         capacity: int,
+        memo: Memo,
     ) -> None:
         self.table: dict[int, Connection] = {}  # by descriptor
         self.jobs: deque[Job] = deque()  # for worker.pool
@@ -149,6 +156,7 @@ class Connections:
         self._access = access
         self._poll = poll
         self._capacity = capacity
+        self._memo = memo
         self._parking: Parking[Connection] = Parking(clock.now)
         self._tidied = clock.second
 
@@ -186,8 +194,33 @@ class Connections:
             self.close(connection)
             return
         self._tally.bytes_received += len(data)
-        connection.reader.feed(data)
+        reader = connection.reader
+        if reader is None:
+            if self._at_once(connection, data):
+                return
+            reader = connection.reader = RequestReader()
+        reader.feed(data)
         self.serve(connection)
+
+    def _at_once(self, connection: Connection, data: bytes) -> bool:
+        """Answer bytes that are one whole head which is known, or has a section that is; False: go the full way.
+
+        The short way of most requests (handlers.memo): what is sent is what the full way would send.
+        """
+        memo, second = self._memo, self._clock.second
+        if memo.second != second:
+            memo.turn(second)
+        known = memo.answers.get(data)
+        if known is not None:
+            goes_on = self._send(connection, *known)
+        else:
+            request = memo.request(data)
+            if request is None:
+                return False
+            goes_on = self._respond(connection, request)
+        if goes_on:
+            self._wait(connection)
+        return True
 
     def expire(self, now: float) -> None:
         """End every connection whose deadline has passed; once a second let go of files that nobody wants."""
@@ -205,7 +238,7 @@ class Connections:
                 self._parking.put(connection)
                 continue
             self._tally.deadlines += phase is not _LINGERING
-            if phase is Phase.READING and (connection.reader.started or connection.request is not None):
+            if phase is Phase.READING and (connection.begun or connection.request is not None):
                 # RFC 9110 15.5.9: it began a request and did not finish it in time.
                 self._refuse(connection, 408)
             else:
@@ -214,6 +247,7 @@ class Connections:
     def drain(self) -> None:
         """Finish what is under way, and take nothing new."""
         self.draining = True
+        self._memo.close()
         grace = self._clock.now + DRAIN_GRACE_S
         for connection in [each for each in self.table.values() if each.idle]:
             # Its next request may have arrived this moment: look, and answer it with `Connection: close`.
@@ -233,6 +267,9 @@ class Connections:
     def serve(self, connection: Connection) -> None:
         """Answer every request that is here, then wait for more."""
         reader = connection.reader
+        if reader is None:  # after an answer that was sent in parts: nothing else has come
+            self._wait(connection)
+            return
         try:
             while True:
                 request = connection.request
@@ -240,6 +277,7 @@ class Connections:
                     request = reader.next()
                     if request is None:
                         break
+                    self._memo.learn(request)
                     if request.has_body:
                         connection.request = request
                         if not self._wants_content(connection, request):
@@ -262,6 +300,7 @@ class Connections:
         if isinstance(answer, Pending):
             self._hand_over(connection, request, answer)
             return False
+        self._memo.keep(request, answer, self._clock.second)
         return self._send(connection, request, answer)
 
     def _send(self, connection: Connection, request: Request, response: Response) -> bool:
@@ -307,7 +346,7 @@ class Connections:
             if connection.mark == 0:  # content: one budget for all of it, from its first wait on
                 connection.mark = 1
                 connection.deadline = now + limits.body_deadline
-        elif connection.reader.started:
+        elif connection.begun:
             if connection.head_of != connection.answered:  # a head has begun: one budget for all of it
                 connection.head_of = connection.answered
                 connection.deadline = now + limits.head_deadline
@@ -315,6 +354,7 @@ class Connections:
             if self.draining:
                 self.close(connection)
                 return
+            connection.reader = None
             connection.head_of = -1
             connection.mark = 0
             connection.deadline = now + limits.keep_alive
@@ -443,7 +483,10 @@ class Connections:
         response = error_response(status, date=imf_fixdate(self._clock.second), connection=lifecycle.CLOSE)
         self._tally.requests += 1
         self._tally.classes[status // 100] += 1
-        head = connection.request.head if connection.request is not None else connection.reader.pending
+        reader = connection.reader
+        head = b"" if reader is None else reader.pending
+        if connection.request is not None:
+            head = connection.request.head
         self._record(connection, head[:TARGET_MAX_BYTES], status, response.content_bytes)
         try:
             self._tally.bytes_sent += connection.socket.send(response.wire, SEND)
@@ -454,7 +497,7 @@ class Connections:
 
     def _end(self, connection: Connection) -> None:
         """Close after an answer that says so; linger where bytes of the client may still be coming."""
-        if connection.request is not None or connection.reader.started:
+        if connection.request is not None or connection.begun:
             self._linger(connection)
         else:
             self.close(connection)

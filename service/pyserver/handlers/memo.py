@@ -1,0 +1,116 @@
+"""A memo from the bytes of a request head to what they mean, and for one second to the answer.
+
+Owns:    which heads were seen, what they mean, and the answers of this second; bounded in entries and in bytes.
+Never:   decides, parses in a way of its own, or looks at the disk: what it returns is what the full way returned.
+Fails:   never. What it does not know it answers with None, and the caller goes the full way.
+Used by: worker.connection (asks and tells), handlers.static (says when a release was switched).
+
+Why this is sound. All that a client can say to change its answer stands in the bytes of its head, and the whole of them
+is the key: two requests share an entry only when no reader could tell them apart. What may change an answer and is
+not in those bytes:
+
+- the state of the files, and the Date: an answer is kept for the second in which the full way made it, in which the
+  full way would take the same file for unchanged too (Entry.looked_at, Entry.plain_at). So a change is seen
+  after at most one tick, as without the memo;
+- a file that is sent from its descriptor, which is looked at before each answer, and the boundary of a multipart, which
+  no two answers share: such answers say that they are for once (Response.again);
+- the release that a root leads to: forget() when a switch is seen;
+- the worker's end, after which answers say `Connection: close`: close() when it begins to drain;
+- the client's address and the listener: no answer depends on them. Whatever comes to (limits, rules by address) belongs
+  before the memo or into its key; the table in its tests lists what was thought of.
+
+A section, all field lines of a head with the empty line, means the same below every request line in origin-form of
+HTTP/1.1, so that is remembered for longer than a second: it is a pure function of the bytes. Sections with content,
+expectations or another version go the full way, and so does every line that is not plainly a GET or HEAD of a path.
+"""
+
+from collections import OrderedDict
+from typing import Final
+
+from pyserver import limits
+from pyserver.http.request import Request, Section, plain
+from pyserver.http.response import Response
+
+# Beside its bytes an entry is a tuple, a Request with what it holds, and a place in the order (tracemalloc: 700).
+_ENTRY_BYTES: Final = 700
+
+
+class Memo:
+    """What one worker remembers of heads. Only its leader touches it."""
+
+    __slots__ = ("_answer_bytes", "_holders", "_max_bytes", "_section_bytes", "_sections", "answers", "second")
+
+    def __init__(self, max_bytes: int) -> None:
+        """Hold so many bytes at most, half for answers and half for sections; none: everything goes the full way."""
+        self._max_bytes = max_bytes // 2
+        self.second = -1  # of the answers; whoever reads them compares, and calls turn()
+        # For the caller to look into, for a call would cost as much as the look.
+        self.answers: OrderedDict[bytes, tuple[Request, Response]] = OrderedDict()
+        self._answer_bytes = 0
+        self._holders: dict[Response, int] = {}  # how many heads share an answer, whose bytes count once
+        self._sections: OrderedDict[bytes, Section] = OrderedDict()
+        self._section_bytes = 0
+
+    def turn(self, second: int) -> None:
+        """Begin another second."""
+        self.second = second
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of all answers."""
+        self.answers.clear()
+        self._holders.clear()
+        self._answer_bytes = 0
+
+    def close(self) -> None:
+        """Remember nothing from now on."""
+        self._max_bytes = 0
+        self.forget()
+
+    def request(self, data: bytes) -> Request | None:
+        """Return the request that `data` is, if it is one head of a plain line above a section that is known."""
+        line, _, section = data.partition(b"\r\n")
+        known = self._sections.get(section)
+        if known is None:
+            return None
+        return plain(line, known, data)
+
+    def learn(self, request: Request) -> None:
+        """Remember what the section of this head means, if the line above it does not matter for that."""
+        section = Section.of(request)
+        if section is None:
+            return
+        key = request.head.partition(b"\r\n")[2]
+        weight = len(key) + _ENTRY_BYTES
+        if key in self._sections or weight > self._max_bytes:
+            return
+        self._sections[key] = section
+        self._section_bytes += weight
+        while self._section_bytes > self._max_bytes or len(self._sections) > limits.MEMO_ENTRIES_MAX:
+            oldest, _ = self._sections.popitem(last=False)
+            self._section_bytes -= len(oldest) + _ENTRY_BYTES
+
+    def keep(self, request: Request, response: Response, second: int) -> None:
+        """Hold the answer that the full way gave to this head in this second."""
+        if second != self.second or not response.again:
+            return
+        weight = len(request.head) + _ENTRY_BYTES + len(response.wire)
+        if weight > self._max_bytes or request.head in self.answers:
+            return
+        self.answers[request.head] = (request, response)
+        holders = self._holders.get(response, 0)
+        self._holders[response] = holders + 1
+        self._answer_bytes += weight - len(response.wire) if holders else weight
+        while self._answer_bytes > self._max_bytes or len(self.answers) > limits.MEMO_ENTRIES_MAX:
+            self._evict()
+
+    def _evict(self) -> None:
+        """Drop the oldest answer, and what it holds if no other head holds that too."""
+        head, (_, response) = self.answers.popitem(last=False)
+        self._answer_bytes -= len(head) + _ENTRY_BYTES
+        holders = self._holders[response] - 1
+        if holders:
+            self._holders[response] = holders
+        else:
+            del self._holders[response]
+            self._answer_bytes -= len(response.wire)
