@@ -159,6 +159,10 @@ CODINGS_WAITING_MAX: Final = 256
 # ... and so long after their last use, because the room of a deleted file is not free before. nginx: 60 s.
 FILES_KEPT_OPEN_S: Final = 10
 
+# The path of a root is looked at in every second; while it leads nowhere, also after such rests: a switch that is not
+# atomic leaves it missing for milliseconds. Enforced by worker.connection.
+ROOT_MISSED_REST_S: Final = 0.05
+
 # Folders that are held open while links are followed one by one (files.owned): a path with a link in it may be so deep.
 # Few threads walk at once, and for microseconds; where many do and no descriptor is left, it is 503.
 LINKED_FOLDERS_MAX: Final = 24

@@ -28,6 +28,10 @@ class Handler(Protocol):
     def respond(self, request: Request, keep: bool) -> Response | Pending:  # noqa: FBT001  # a keyword costs
         """Return the answer to `request`, or a Pending when the disk is needed for it."""
 
+    @property
+    def misses_root(self) -> bool:
+        """Whether a path of a folder leads nowhere at the moment; then tidy() is worth calling again soon."""
+
     def tidy(self) -> list[LookAgain]:
         """Let go of what is not needed; to be called every second. Returns what has to wait for the disk."""
 
@@ -59,6 +63,11 @@ class Router:
                 break
             found = self._below.get(host)
         return self._default if found is None else found
+
+    @property
+    def misses_root(self) -> bool:
+        """Whether a folder of some site is missing."""
+        return any(site.misses_root for site in self._sites)
 
     def tidy(self) -> list[LookAgain]:
         """Let go of what is not needed, in all sites."""

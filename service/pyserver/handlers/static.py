@@ -136,6 +136,11 @@ class StaticSite:
                     pass
         return self._full_way(request, lifecycle.connection_field(request.minor, keep))
 
+    @property
+    def misses_root(self) -> bool:
+        """Whether a path of a folder leads nowhere at the moment; then tidy() is worth calling again soon."""
+        return any(tree.generations.misses for tree in self._trees)
+
     def tidy(self) -> "list[LookAgain]":
         """Let go of what is not needed: large files that nobody asked for lately, and a release that was replaced.
 

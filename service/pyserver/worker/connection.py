@@ -15,12 +15,14 @@ import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import IntEnum
+from functools import partial
+from math import inf
 from typing import Final, NamedTuple
 
 from pyserver.clock import Clock
 from pyserver.config import Limits
 from pyserver.handlers.router import Handler
-from pyserver.handlers.static import Pending
+from pyserver.handlers.static import LookAgain, Pending
 from pyserver.http import lifecycle
 from pyserver.http.dates import imf_fixdate
 from pyserver.http.errors import ProtocolError
@@ -36,6 +38,7 @@ from pyserver.limits import (
     LINGER_S,
     PARKING_TICKS_PER_S,
     RECV_BYTES,
+    ROOT_MISSED_REST_S,
     STALL_BYTES,
     TARGET_MAX_BYTES,
 )
@@ -151,6 +154,7 @@ class Connections:
         self._capacity = capacity
         self._parking: Parking[Connection] = Parking(clock.now)
         self._tidied = clock.second
+        self._tidy_at = inf  # sooner than in the next second
 
     # -- events, called by worker.pool ---------------------------------------------------------
 
@@ -191,9 +195,10 @@ class Connections:
 
     def expire(self, now: float) -> None:
         """End every connection whose deadline has passed; once a second let go of files that nobody wants."""
-        if self._clock.second != self._tidied:
+        if self._clock.second != self._tidied or now >= self._tidy_at:
             self._tidied = self._clock.second
-            self.jobs += [Job(look.run, look.finish) for look in self._sites.tidy()]
+            self._tidy_at = inf
+            self.jobs += [Job(look.run, partial(self._looked_again, look)) for look in self._sites.tidy()]
         for connection in self._parking.due(now):
             phase = connection.phase
             if phase is Phase.WORKING:  # a follower has it; its disk is slow, the client is not
@@ -363,11 +368,22 @@ class Connections:
                     self._hand_over(connection, request, answer)
                 elif self._send(connection, request, answer):
                     self.serve(connection)
+                self._look_soon()
             except Exception:
                 self.close(connection)
                 raise
 
         self.jobs.append(Job(pending.run, then))
+
+    def _looked_again(self, look: LookAgain) -> None:
+        """Take what was seen of a folder that nobody asked for."""
+        look.finish()
+        self._look_soon()
+
+    def _look_soon(self) -> None:
+        """Where a folder is missing, a release is being switched: do not serve the old one on for a second."""
+        if self._sites.misses_root:
+            self._tidy_at = min(self._tidy_at, self._clock.now + ROOT_MISSED_REST_S)
 
     def _send_on(self, connection: Connection, *, resume: bool = True) -> bool:
         """Go on sending; True when all is out and the connection goes on (then, to `resume`, it is served on)."""
