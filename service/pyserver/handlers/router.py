@@ -9,7 +9,7 @@ Request.host is compared as http.request gives it: lower case, without port and 
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from pyserver.clock import Clock
 from pyserver.config import Limits, Site
@@ -20,6 +20,10 @@ from pyserver.handlers.trace import Trace
 from pyserver.handlers.variants import Submit, Workshop
 from pyserver.http.request import Request
 from pyserver.http.response import Response
+
+# The part of the memory for files in which is kept what was made of them, for other files with the same content: text
+# is coded to a quarter or less, and the rest of the room is for entries.
+_OUTCOMES_PART: Final = 8
 
 
 class Handler(Protocol):
@@ -86,8 +90,9 @@ def build(
 
     What they decide, they tell `trace`; `submit` takes work that is not the leader's.
     """
-    cache = FileCache(limits.cache_bytes, limits.cache_entries)
-    workshop = None if submit is None else Workshop(submit)
+    outcomes = 0 if submit is None else limits.cache_bytes // _OUTCOMES_PART
+    cache = FileCache(limits.cache_bytes - outcomes, limits.cache_entries)
+    workshop = None if submit is None else Workshop(submit, outcomes)
     made = [(site.hosts, _site(site, clock, cache.beside(), workshop)) for site in sites]
     for _, site in made:
         site.trace = trace
