@@ -268,7 +268,13 @@ class OpenFile:
         return self._read_at_once() if cached_only else self._read_waiting()
 
     def in_memory(self, offset: int, count: int) -> bool:
-        """Tell whether sendfile of this part need not wait for the disk, by its first and its last byte."""
+        """Tell whether sendfile of this part need not wait for the disk, by its first and its last byte.
+
+        What lies between can have been evicted, and then the leader waits for the disk once. That is rare: the kernel
+        reads ahead and evicts in long runs, and a part is 1 MiB at most. To be certain would cost every part more than
+        sending it: RWF_NOWAIT copies what it reads, mincore(2) wants a mapping (T-50), and cachestat(2) is there since
+        Linux 6.5 only.
+        """
         one = bytearray(1)
         try:
             os.preadv(self.fd, [one], offset, os.RWF_NOWAIT)

@@ -35,6 +35,7 @@ from pyserver.http.errors import ProtocolError
 from pyserver.http.headers import field
 from pyserver.http.request import Request
 from pyserver.http.response import Response, error_response, head
+from pyserver.http.validators import is_precise
 
 # RFC 9110 9.1: a method that is known and not for files is 405 with Allow (15.5.6), any other is 501 (15.6.2). To those
 # that ask for something at the path, the server can say that it moved (15.4: 307 and 308 keep the method).
@@ -293,9 +294,11 @@ class StaticSite:
         """Decide what a Range gets; with If-Range only while this is what the client has the rest of (13.1.5)."""
         fields, second = request.fields, self.clock.second
         validator = fields.get(b"if-range")
-        # A date is strong only where no two representations may share it (RFC 9110 8.8.2.2): all variants have that of
-        # the file, or one that somebody gave them, and what the client has a part of may be another one than this.
-        settled = entry.settled and not entry.coding and not entry.negotiated
+        # A date is strong only where no two representations may share it (RFC 9110 8.8.2.2), or what the client has a
+        # part of might be another one: all variants have that of the file, or one that somebody gave them; and a time
+        # that was set to a whole second may be that of the last release, too.
+        own_date = not entry.coding and not entry.negotiated and is_precise(entry.stamp[3])
+        settled = entry.settled and own_date
         if validator is not None and not conditional.if_range_matches(
             validator, entry.etag, entry.modified, second, settled=settled
         ):

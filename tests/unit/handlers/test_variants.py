@@ -271,6 +271,17 @@ def test_a_date_will_do_for_what_has_no_variants(visitor: Visitor) -> None:
     assert visitor.get(b"/picture.png", GZIP, b"Range: bytes=5-", b"If-Range: " + date).status == 206
 
 
+def test_a_date_that_releases_may_share_is_none_of_one(visitor: Visitor, folder: Path) -> None:
+    """T-30: builds and archives give all releases of a file one time, in whole seconds."""
+    os.utime(folder / "picture.png", (1_600_000_000, 1_600_000_000))
+    whole = visitor.get(b"/picture.png")
+    date, tag = whole.fields[b"Last-Modified"], whole.fields[b"ETag"]
+    by_date = visitor.get(b"/picture.png", b"Range: bytes=5-", b"If-Range: " + date)
+    assert (by_date.status, by_date.content) == (200, TEXT)
+    by_tag = visitor.get(b"/picture.png", b"Range: bytes=5-", b"If-Range: " + tag)
+    assert (by_tag.status, by_tag.content) == (206, TEXT[5:])
+
+
 def test_several_ranges_of_a_variant_are_all_of_it(visitor: Visitor, folder: Path) -> None:
     # Whether Content-Encoding would speak of the parts or of multipart/byteranges is nowhere said.
     coded = os.urandom(2000)
