@@ -15,6 +15,7 @@ from pyserver.clock import Clock
 from pyserver.config import Limits, Site
 from pyserver.files.resolve import Root
 from pyserver.handlers.cache import FileCache
+from pyserver.handlers.listings import Listings
 from pyserver.handlers.static import LookAgain, Pending, StaticSite
 from pyserver.handlers.trace import Trace
 from pyserver.handlers.variants import Submit, Workshop
@@ -93,12 +94,13 @@ def build(
     outcomes = 0 if submit is None else limits.cache_bytes // _OUTCOMES_PART
     cache = FileCache(limits.cache_bytes - outcomes, limits.cache_entries)
     workshop = None if submit is None else Workshop(submit, outcomes)
-    made = [(site.hosts, _site(site, clock, cache.beside(), workshop)) for site in sites]
+    listings = Listings()
+    made = [(site.hosts, _site(site, clock, cache.beside(), workshop, listings)) for site in sites]
     for _, site in made:
         site.trace = trace
     return made[0][1] if len(made) == 1 else Router(made)
 
 
-def _site(site: Site, clock: Clock, cache: FileCache, workshop: Workshop | None) -> StaticSite:
+def _site(site: Site, clock: Clock, cache: FileCache, workshop: Workshop | None, listings: Listings) -> StaticSite:
     aliases = [(alias.path, Root(alias.root, site.symlinks)) for alias in site.aliases]
-    return StaticSite(site, Root(site.root, site.symlinks), clock, cache, aliases, workshop)
+    return StaticSite(site, Root(site.root, site.symlinks), clock, cache, aliases, workshop, listings)

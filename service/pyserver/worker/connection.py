@@ -373,7 +373,10 @@ class Connections:
                 self.close(connection)
                 raise
 
-        self.jobs.append(Job(pending.run, then))
+        pending.begin(self._start, then)
+
+    def _start(self, run: Callable[[], None], then: Callable[[], None]) -> None:
+        self.jobs.append(Job(run, then))
 
     def _looked_again(self, look: LookAgain) -> None:
         """Take what was seen of a folder that nobody asked for."""
