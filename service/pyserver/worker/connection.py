@@ -15,13 +15,15 @@ import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import IntEnum
+from functools import partial
+from math import inf
 from typing import Final, NamedTuple
 
 from pyserver.clock import Clock
 from pyserver.config import Limits
 from pyserver.handlers.memo import Memo
 from pyserver.handlers.router import Handler
-from pyserver.handlers.static import Pending
+from pyserver.handlers.static import LookAgain, Pending
 from pyserver.http import lifecycle
 from pyserver.http.dates import imf_fixdate
 from pyserver.http.errors import ProtocolError
@@ -37,12 +39,13 @@ from pyserver.limits import (
     LINGER_S,
     PARKING_TICKS_PER_S,
     RECV_BYTES,
+    ROOT_MISSED_REST_S,
     STALL_BYTES,
     TARGET_MAX_BYTES,
 )
 from pyserver.worker.accesslog import AccessLog
 from pyserver.worker.parking import Parking
-from pyserver.worker.transport import SEND, SEND_MORE, Outcome, Outgoing, untaken
+from pyserver.worker.transport import SEND, SEND_MORE, Outcome, Outgoing, send_at_once, untaken
 
 log = logging.getLogger("pyserver")
 
@@ -98,6 +101,7 @@ class Connection:
         "request",
         "socket",
         "taken",
+        "unblocked",
         "watched",
     )
 
@@ -117,6 +121,7 @@ class Connection:
         self.mark = 0  # outgoing.sent when the stall deadline was set
         self.taken = 0  # and how much of that the client had by then
         self.lingered = 0  # bytes thrown away while lingering
+        self.unblocked = False  # the socket is in non-blocking mode
         self.peer = b""  # address, when somebody asked
 
     @property
@@ -159,6 +164,7 @@ class Connections:
         self._memo = memo
         self._parking: Parking[Connection] = Parking(clock.now)
         self._tidied = clock.second
+        self._tidy_at = inf  # sooner than in the next second
 
     # -- events, called by worker.pool ---------------------------------------------------------
 
@@ -224,9 +230,10 @@ class Connections:
 
     def expire(self, now: float) -> None:
         """End every connection whose deadline has passed; once a second let go of files that nobody wants."""
-        if self._clock.second != self._tidied:
+        if self._clock.second != self._tidied or now >= self._tidy_at:
             self._tidied = self._clock.second
-            self.jobs += [Job(look.run, look.finish) for look in self._sites.tidy()]
+            self._tidy_at = inf
+            self.jobs += [Job(look.run, partial(self._looked_again, look)) for look in self._sites.tidy()]
         for connection in self._parking.due(now):
             phase = connection.phase
             if phase is Phase.WORKING:  # a follower has it; its disk is slow, the client is not
@@ -303,13 +310,26 @@ class Connections:
         self._memo.keep(request, answer, self._clock.second)
         return self._send(connection, request, answer)
 
-    def _send(self, connection: Connection, request: Request, response: Response) -> bool:
-        """Send an answer; True when all of it is out and the connection goes on."""
+    def _send(self, connection: Connection, request: Request, response: Response, *, looked: bool = True) -> bool:
+        """Send an answer; True when all of it is out and the connection goes on.
+
+        `looked`: a file that it comes from was looked at a moment ago, not by a follower some time before.
+        """
         tally, wire = self._tally, response.wire
         tally.requests += 1
         tally.classes[response.status // 100] += 1
+        all_of_it = len(wire)
         try:
-            sent = connection.socket.send(wire, SEND if response.source is None else SEND_MORE)
+            if response.source is None:
+                sent = connection.socket.send(wire, SEND)
+            else:
+                if not connection.unblocked:
+                    connection.socket.setblocking(False)  # sendfile(2) has no flag for it
+                    connection.unblocked = True
+                sent = connection.socket.send(wire, SEND_MORE)
+                if looked and sent == all_of_it:
+                    sent += send_at_once(connection.socket, response)
+                all_of_it += response.count
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -317,14 +337,13 @@ class Connections:
             self.close(connection)
             return False
         tally.bytes_sent += sent
-        if sent == len(wire) and response.source is None:
+        if sent == all_of_it and not response.more:
             return self._sent(connection, request, response)
         connection.request = request
         connection.outgoing = Outgoing(response, sent)
         connection.mark = connection.taken = 0
         connection.phase = Phase.SENDING
         connection.deadline = self._clock.now + self._limits.send_stall
-        connection.socket.setblocking(False)  # sendfile(2) has no flag for it
         return self._send_on(connection, resume=False)
 
     def _sent(self, connection: Connection, request: Request, response: Response) -> bool:
@@ -401,13 +420,27 @@ class Connections:
                 answer = pending.finish()
                 if isinstance(answer, Pending):  # something else stands in for what is not there, and is on the disk
                     self._hand_over(connection, request, answer)
-                elif self._send(connection, request, answer):
+                elif self._send(connection, request, answer, looked=False):
                     self.serve(connection)
+                self._look_soon()
             except Exception:
                 self.close(connection)
                 raise
 
-        self.jobs.append(Job(pending.run, then))
+        pending.begin(self._start, then)
+
+    def _start(self, run: Callable[[], None], then: Callable[[], None]) -> None:
+        self.jobs.append(Job(run, then))
+
+    def _looked_again(self, look: LookAgain) -> None:
+        """Take what was seen of a folder that nobody asked for."""
+        look.finish()
+        self._look_soon()
+
+    def _look_soon(self) -> None:
+        """Where a folder is missing, a release is being switched: do not serve the old one on for a second."""
+        if self._sites.misses_root:
+            self._tidy_at = min(self._tidy_at, self._clock.now + ROOT_MISSED_REST_S)
 
     def _send_on(self, connection: Connection, *, resume: bool = True) -> bool:
         """Go on sending; True when all is out and the connection goes on (then, to `resume`, it is served on)."""
