@@ -56,6 +56,15 @@ class Generations:
         self._missed = False  # the last look found nothing, and this was logged
         self._errand: View | None = None
 
+    @property
+    def root(self) -> Root:
+        """The folder of the current generation."""
+        return self._root
+
+    def was_looked_at(self, second: int) -> bool:
+        """Tell whether the path was looked at in this second, and leads to the current generation."""
+        return self._looked_at == second and not self._missed
+
     def view(self, second: int) -> View:
         """Return what an answer that is begun at `second` is made from."""
         return View(self._root, second, wanting=self._looked_at != second)

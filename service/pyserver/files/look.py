@@ -14,7 +14,7 @@ from pyserver.files.content import Stamp, read_small
 from pyserver.files.listing import Folder, Lister
 from pyserver.files.mediatypes import is_packed, media_type
 from pyserver.files.policy import hidden
-from pyserver.files.resolve import OpenFile, Root, status_for
+from pyserver.files.resolve import OpenFile, Root, WouldBlock, status_for
 from pyserver.files.variants import NOTHING_KNOWN, KnownSiblings, Siblings, is_fresh, look_beside
 
 # What a clean URL leaves out.
@@ -164,6 +164,15 @@ class Look:
         if siblings is not None and file.stamp != before:  # it changed while we looked: so did what is fresh
             siblings = siblings._replace(found=tuple(each for each in siblings.found if is_fresh(each.file, file)))
         return Found(name, file, content, siblings)
+
+
+def stamp_at_once(root: Root, name: bytes, *, directory: bool = False) -> Stamp | None:
+    """Return the stamp of the file (or folder) of this name; None if it cannot be told from memory, or is no such."""
+    try:
+        file = OpenFile(root.open(name, cached_only=True))
+    except (OSError, WouldBlock):
+        return None
+    return file.stamp if (file.is_directory if directory else file.is_regular) else None
 
 
 def _not_found(path: bytes) -> OSError:

@@ -19,6 +19,9 @@ not in those bytes:
 - the client's address and the listener: no answer depends on them. Whatever comes to (limits, rules by address) belongs
   before the memo or into its key; the table in its tests lists what was thought of.
 
+What comes for the first time is not kept, only its hash, so a client that sends ever new heads costs others nothing. A
+hash that two heads share keeps one of them a request too early, and nothing else: keys are bytes.
+
 A section, all field lines of a head with the empty line, means the same below every request line in origin-form of
 HTTP/1.1, so that is remembered for longer than a second: it is a pure function of the bytes. Sections with content,
 expectations or another version go the full way, and so does every line that is not plainly a GET or HEAD of a path.
@@ -28,7 +31,7 @@ from collections import OrderedDict
 from typing import Final
 
 from pyserver import limits
-from pyserver.http.request import Request, Section, plain
+from pyserver.http.request import Request, Section, only_head, plain
 from pyserver.http.response import Response
 
 # Beside its bytes an entry is a tuple, a Request with what it holds, and a place in the order (tracemalloc: 700).
@@ -38,7 +41,7 @@ _ENTRY_BYTES: Final = 700
 class Memo:
     """What one worker remembers of heads. Only its leader touches it."""
 
-    __slots__ = ("_answer_bytes", "_holders", "_max_bytes", "_section_bytes", "_sections", "answers", "second")
+    __slots__ = ("_answer_bytes", "_holders", "_max_bytes", "_met", "_section_bytes", "_sections", "answers", "second")
 
     def __init__(self, max_bytes: int) -> None:
         """Hold so many bytes at most, half for answers and half for sections; none: everything goes the full way."""
@@ -50,6 +53,7 @@ class Memo:
         self._holders: dict[Response, int] = {}  # how many heads share an answer, whose bytes count once
         self._sections: OrderedDict[bytes, Section] = OrderedDict()
         self._section_bytes = 0
+        self._met: set[int] = set()  # hashes of heads and sections that came once, or more often
 
     def turn(self, second: int) -> None:
         """Begin another second."""
@@ -68,21 +72,31 @@ class Memo:
         self.forget()
 
     def request(self, data: bytes) -> Request | None:
-        """Return the request that `data` is, if it is one head of a plain line above a section that is known."""
-        line, _, section = data.partition(b"\r\n")
-        known = self._sections.get(section)
-        if known is None:
-            return None
-        return plain(line, known, data)
+        """Return the request that `data` is, if it is one whole head without content; None: go the full way."""
+        line, _, fields = data.partition(b"\r\n")
+        known = self._sections.get(fields)
+        if known is not None:
+            return plain(line, known, data)
+        request = only_head(data)
+        if request is not None and not self._is_new(fields):
+            self._learn(fields, request)
+        return request
 
-    def learn(self, request: Request) -> None:
-        """Remember what the section of this head means, if the line above it does not matter for that."""
+    def _is_new(self, what: bytes) -> bool:
+        """Tell whether this was not met lately. What comes once, a cookie that counts, is not worth a place."""
+        met = hash(what)
+        if met in self._met:
+            return False
+        if len(self._met) >= limits.MEMO_ENTRIES_MAX:
+            self._met.clear()
+        self._met.add(met)
+        return True
+
+    def _learn(self, key: bytes, request: Request) -> None:
+        """Remember what the section of a head means, if the line above it does not matter for that."""
         section = Section.of(request)
-        if section is None:
-            return
-        key = request.head.partition(b"\r\n")[2]
         weight = len(key) + _ENTRY_BYTES
-        if key in self._sections or weight > self._max_bytes:
+        if section is None or weight > self._max_bytes:
             return
         self._sections[key] = section
         self._section_bytes += weight
@@ -92,7 +106,7 @@ class Memo:
 
     def keep(self, request: Request, response: Response, second: int) -> None:
         """Hold the answer that the full way gave to this head in this second."""
-        if second != self.second or not response.again:
+        if second != self.second or not response.again or self._is_new(request.head):
             return
         weight = len(request.head) + _ENTRY_BYTES + len(response.wire)
         if weight > self._max_bytes or request.head in self.answers:

@@ -18,8 +18,11 @@ from typing import Final, NamedTuple
 from pyserver import limits
 from pyserver.clock import Clock
 from pyserver.config import Site
+from pyserver.files.codings import CODINGS
+from pyserver.files.content import Stamp
 from pyserver.files.generation import View
-from pyserver.files.look import Found, Look, ToBeListed
+from pyserver.files.look import Found, Look, ToBeListed, stamp_at_once
+from pyserver.files.mediatypes import is_packed
 from pyserver.files.policy import hidden
 from pyserver.files.resolve import STATUS_FOR_ERRNO, Root, WouldBlock, status_for
 from pyserver.handlers import entries, listing
@@ -67,6 +70,8 @@ class StaticSite:
         "_dot_files",
         "_error_pages",
         "_fallback",
+        "_folders",
+        "_folders_second",
         "_origins",
         "_redirects",
         "_rules",
@@ -117,6 +122,8 @@ class StaticSite:
         self.listings = Listings() if listings is None else listings
         self._date = b""
         self._date_second = -1
+        self._folders: dict[tuple[bytes, bytes], Stamp | None] = {}  # by prefix and path of a folder: of this second
+        self._folders_second = -1
 
     def respond(self, request: Request, keep: bool) -> "Response | Pending":  # noqa: FBT001  # a keyword costs
         """Return the answer to `request`, or a Pending when the disk is needed for it.
@@ -165,6 +172,7 @@ class StaticSite:
         """Go on with the generation of a tree that a view has seen."""
         if tree.generations.take(view):
             self._cache.clear()
+            self._folders.clear()
             if self.on_switch is not None:
                 self.on_switch()
 
@@ -199,9 +207,47 @@ class StaticSite:
             if trace:
                 trace.hidden()
             return self._error(404, request, connection)
-        if entry is not None and entry.looked_at == self.clock.second and entries.is_true(entry):
+        if entry is not None and (
+            (entry.looked_at == self.clock.second and entries.is_true(entry)) or self._renew(entry)
+        ):
             return self._answer(request, connection, entry)
         return self._look(Pending(self, request, connection, self._trees.of(path), path, entry, None))
+
+    def _renew(self, entry: Entry) -> bool:
+        """Make an entry of an earlier second one of this second, if a single quick look shows that all is as it was.
+
+        The common case of conclude(), for a file that has been what it is for long, in a folder that has too.
+        """
+        tree, second = self._trees.of(entry.path), self.clock.second
+        if self.clean_urls or not tree.generations.was_looked_at(second) or not entries.is_quiet(entry):
+            return False
+        index = entry.name[len(entry.path) :]
+        if index and index != self.index[0]:
+            return False
+        start = len(tree.prefix)
+        if self.settings.precompressed and not is_packed(entry.media_type):
+            # In a folder that did not change nothing new lies beside the file.
+            is_alone = entry.folder is not None and len(entry.absent) == len(CODINGS)
+            if not is_alone or self._folder_now(tree, entry.name[start:]) != entry.folder:
+                return False
+        if stamp_at_once(tree.generations.root, entry.name[start:]) != entry.stamp:
+            return False
+        for each in (entry, *entry.made.values()):
+            each.looked_at = second
+        self._cache.touch(entry.path)
+        return True
+
+    def _folder_now(self, tree: Tree, name: bytes) -> Stamp | None:
+        """Return the stamp of the folder of a file of `tree`, as it was when it was first asked for in this second."""
+        second = self.clock.second
+        if self._folders_second != second:
+            self._folders.clear()
+            self._folders_second = second
+        folder = name[: name.rindex(b"/")] or b"/"
+        key = (tree.prefix, folder)
+        if key not in self._folders:
+            self._folders[key] = stamp_at_once(tree.generations.root, folder, directory=True)
+        return self._folders[key]
 
     def _stand_in(self, request: Request, connection: bytes, path: bytes, page: "Page") -> "Response | Pending":
         """Answer with a page of the site that was not asked for."""

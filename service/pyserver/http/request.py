@@ -95,6 +95,21 @@ def plain(line: bytes, section: Section, head: bytes) -> Request | None:
     return request
 
 
+def only_head(data: bytes) -> Request | None:
+    """Return the request that `data` is, when that is one good head and nothing else; None in every other case.
+
+    For the common one, without what http.reader needs to go on with parts, with several, or to say what is wrong.
+    """
+    found = grammar.HEAD.match(data)
+    if found is None or found.end() != len(data):
+        return None
+    try:
+        request = interpret(found)
+    except ProtocolError:
+        return None
+    return None if request.has_body else request
+
+
 def parse_head(data: bytes, start: int = 0) -> Request:
     """Return the request whose head begins at `start` and is complete in `data`; what follows it is ignored."""
     found = grammar.HEAD.match(data, start)

@@ -284,7 +284,6 @@ class Connections:
                     request = reader.next()
                     if request is None:
                         break
-                    self._memo.learn(request)
                     if request.has_body:
                         connection.request = request
                         if not self._wants_content(connection, request):
