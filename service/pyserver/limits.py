@@ -204,6 +204,11 @@ LISTINGS_AT_ONCE_MAX: Final = 2
 LISTING_STEP_ROWS: Final = 128
 LISTING_REST_S: Final = 0.00005
 
+# Objects that a worker makes more than it lets go of before the collector looks for cycles among them. A request makes
+# none, but with Python's 700 those that are remembered for a second brought it in so often that it took a tenth of the
+# time where every head is new. Set by worker.main.
+COLLECT_EVERY_OBJECTS: Final = 20_000
+
 # -- the worker's rounds (enforced by worker.pool, worker.parking, worker.accesslog) -----------
 
 # The longest wait of one poll: so often at least a worker beats, and looks at its deadlines.

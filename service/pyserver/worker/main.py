@@ -24,7 +24,7 @@ from pyserver.handlers import router
 from pyserver.handlers.memo import Memo
 from pyserver.ipc.assignment import Assignment
 from pyserver.ipc.stats import Tally
-from pyserver.limits import FILES_KEPT_OPEN_MAX, WORKER_RESERVED_DESCRIPTORS
+from pyserver.limits import COLLECT_EVERY_OBJECTS, FILES_KEPT_OPEN_MAX, WORKER_RESERVED_DESCRIPTORS
 from pyserver.sd import journal
 from pyserver.worker.accesslog import AccessLog
 from pyserver.worker.connection import Connections
@@ -65,6 +65,7 @@ def run(assignment: Assignment) -> int:
     # What is here now stays: out of the collector's sight it is neither walked nor copied.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(COLLECT_EVERY_OBJECTS)
     pool.run()
     if access is not None:
         access.close()
