@@ -76,7 +76,8 @@ class Phase(IntEnum):
     CLOSED = 4
 
 
-# The two that are compared for each event, as plain names.
+# Those that are compared for each event, as plain names.
+_READING: Final = Phase.READING
 _SENDING: Final = Phase.SENDING
 _LINGERING: Final = Phase.LINGERING
 
@@ -183,12 +184,14 @@ class Connections:
 
     def ready(self, connection: Connection) -> None:
         """Go on with a connection that epoll reports."""
-        if connection.phase is _SENDING:
+        phase = connection.phase
+        if phase is _READING:
+            if connection.watched:
+                self.readable(connection)
+        elif phase is _SENDING:
             self._send_on(connection)
-        elif connection.phase is _LINGERING:
+        elif phase is _LINGERING:
             self._linger_on(connection)
-        elif connection.watched:
-            self.readable(connection)
         # Else it was reported before something else in this round gave it to a follower, or gave its number to another.
 
     def readable(self, connection: Connection) -> None:
@@ -365,6 +368,17 @@ class Connections:
     def _wait(self, connection: Connection) -> None:
         """Wait in epoll for the next bytes, with the deadline that fits."""
         limits, now = self._limits, self._clock.now
+        if (
+            connection.head_of == -1
+            and connection.reader is None
+            and connection.request is None
+            and connection.watched == _IN
+            and connection.bucket
+            and not self.draining
+        ):
+            # Most wait so: between two requests, as before the last one, so the deadline only moves later.
+            connection.deadline = now + limits.keep_alive
+            return
         if connection.request is not None:
             if connection.mark == 0:  # content: one budget for all of it, from its first wait on
                 connection.mark = 1
