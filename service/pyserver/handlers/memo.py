@@ -19,8 +19,8 @@ not in those bytes:
 - the client's address and the listener: no answer depends on them. Whatever comes to (limits, rules by address) belongs
   before the memo or into its key; the table in its tests lists what was thought of.
 
-What comes for the first time is not kept, only its hash, so a client that sends ever new heads costs others nothing. A
-hash that two heads share keeps one of them a request too early, and nothing else: keys are bytes.
+What comes for the first time (an answer: in its second) is not kept, only its hash, so a client that sends ever new heads
+costs others nothing. A hash that two heads share keeps one of them a request too early, and nothing else: keys are bytes.
 
 A section, all field lines of a head with the empty line, means the same below every request line in origin-form of
 HTTP/1.1, so that is remembered for longer than a second: it is a pure function of the bytes. Sections with content,
@@ -41,7 +41,17 @@ _ENTRY_BYTES: Final = 700
 class Memo:
     """What one worker remembers of heads. Only its leader touches it."""
 
-    __slots__ = ("_answer_bytes", "_holders", "_max_bytes", "_met", "_section_bytes", "_sections", "answers", "second")
+    __slots__ = (
+        "_answer_bytes",
+        "_asked",
+        "_holders",
+        "_max_bytes",
+        "_met",
+        "_section_bytes",
+        "_sections",
+        "answers",
+        "second",
+    )
 
     def __init__(self, max_bytes: int) -> None:
         """Hold so many bytes at most, half for answers and half for sections; none: everything goes the full way."""
@@ -53,7 +63,8 @@ class Memo:
         self._holders: dict[Response, int] = {}  # how many heads share an answer, whose bytes count once
         self._sections: OrderedDict[bytes, Section] = OrderedDict()
         self._section_bytes = 0
-        self._met: set[int] = set()  # hashes of heads and sections that came once, or more often
+        self._asked: set[int] = set()  # hashes of the heads that came in this second
+        self._met: set[int] = set()  # hashes of sections that came
 
     def turn(self, second: int) -> None:
         """Begin another second."""
@@ -64,6 +75,7 @@ class Memo:
         """Let go of all answers."""
         self.answers.clear()
         self._holders.clear()
+        self._asked.clear()
         self._answer_bytes = 0
 
     def close(self) -> None:
@@ -78,19 +90,9 @@ class Memo:
         if known is not None:
             return plain(line, known, data)
         request = only_head(data)
-        if request is not None and not self._is_new(fields):
+        if request is not None and not _is_new(fields, self._met):
             self._learn(fields, request)
         return request
-
-    def _is_new(self, what: bytes) -> bool:
-        """Tell whether this was not met lately. What comes once, a cookie that counts, is not worth a place."""
-        met = hash(what)
-        if met in self._met:
-            return False
-        if len(self._met) >= limits.MEMO_ENTRIES_MAX:
-            self._met.clear()
-        self._met.add(met)
-        return True
 
     def _learn(self, key: bytes, request: Request) -> None:
         """Remember what the section of a head means, if the line above it does not matter for that."""
@@ -106,7 +108,7 @@ class Memo:
 
     def keep(self, request: Request, response: Response, second: int) -> None:
         """Hold the answer that the full way gave to this head in this second."""
-        if second != self.second or not response.again or self._is_new(request.head):
+        if second != self.second or not response.again or _is_new(request.head, self._asked):
             return
         weight = len(request.head) + _ENTRY_BYTES + len(response.wire)
         if weight > self._max_bytes or request.head in self.answers:
@@ -128,3 +130,14 @@ class Memo:
         else:
             del self._holders[response]
             self._answer_bytes -= len(response.wire)
+
+
+def _is_new(what: bytes, met: set[int]) -> bool:
+    """Tell whether this was not met lately. What comes once, a cookie that counts, is not worth a place."""
+    number = hash(what)
+    if number in met:
+        return False
+    if len(met) >= limits.MEMO_ENTRIES_MAX:
+        met.clear()
+    met.add(number)
+    return True
