@@ -16,11 +16,13 @@ not in those bytes:
   no two answers share: such answers say that they are for once (Response.again);
 - the release that a root leads to: forget() when a switch is seen;
 - the worker's end, after which answers say `Connection: close`: close() when it begins to drain;
+- content: what follows a head that announces some is not the next request, so such heads are never kept;
 - the client's address and the listener: no answer depends on them. Whatever comes to (limits, rules by address) belongs
   before the memo or into its key; the table in its tests lists what was thought of.
 
-What comes for the first time (an answer: in its second) is not kept, only its hash, so a client that sends ever new heads
-costs others nothing. A hash that two heads share keeps one of them a request too early, and nothing else: keys are bytes.
+What comes for the first time (an answer: in its second) is not kept, only its hash, so a client that sends ever new
+heads costs others nothing. A hash that two heads share keeps one of them a request too early, and nothing else: keys
+are bytes.
 
 A section, all field lines of a head with the empty line, means the same below every request line in origin-form of
 HTTP/1.1, so that is remembered for longer than a second: it is a pure function of the bytes. Sections with content,
@@ -107,8 +109,8 @@ class Memo:
             self._section_bytes -= len(oldest) + _ENTRY_BYTES
 
     def keep(self, request: Request, response: Response, second: int) -> None:
-        """Hold the answer that the full way gave to this head in this second."""
-        if second != self.second or not response.again or _is_new(request.head, self._asked):
+        """Hold the answer that the full way gave to this head in this second, if it is one that may be given again."""
+        if second != self.second or not response.again or request.has_body or _is_new(request.head, self._asked):
             return
         weight = len(request.head) + _ENTRY_BYTES + len(response.wire)
         if weight > self._max_bytes or request.head in self.answers:

@@ -219,6 +219,38 @@ def test_each_answer_is_counted_and_logged(hall: Hall) -> None:
     assert len([line for line in hall.lines() if '"GET /small.txt HTTP/1.1" 200 6' in line]) == 5
 
 
+WITH_CONTENT = b"GET /small.txt HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+SMUGGLED = b"GET /missing HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "content"),
+    [
+        (WITH_CONTENT % len(SMUGGLED), SMUGGLED),
+        (
+            b"GET /small.txt HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"%x\r\n%b\r\n0\r\n\r\n" % (len(SMUGGLED), SMUGGLED),
+        ),
+    ],
+    ids=["length", "chunked"],
+)
+def test_content_is_never_taken_for_a_request(hall: Hall, head: bytes, content: bytes) -> None:
+    """RFC 9112 11.2: not when its head was answered before, and then comes alone."""
+    for _ in range(4):
+        client = hall.client(head + content)
+        hall.turn()
+        assert client.recv(99999).count(b"HTTP/1.1 ") == 1
+    client = hall.client(head)
+    hall.turn()
+    with pytest.raises(BlockingIOError):
+        client.recv(99999)  # it is not answered before its content is here
+    client.sendall(content)
+    hall.turn()
+    got = client.recv(99999)
+    assert got.count(b"HTTP/1.1 ") == 1
+    assert got.startswith(b"HTTP/1.1 200")
+
+
 def test_pipelined_heads_are_taken_apart(hall: Hall) -> None:
     client: socket.socket = hall.client()
     for _ in range(4):
