@@ -177,6 +177,7 @@ def test_explain_prints_the_request_the_decisions_and_the_head(file: Path, capsy
     assert [line.split(maxsplit=1)[0] for line in decided.splitlines()] == [
         "site",
         "path",
+        "links",
         "file",
         "validators",
         "fields",

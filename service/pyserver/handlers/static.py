@@ -271,7 +271,7 @@ class StaticSite:
             raise found
         self.take(tree, pending.view)
         if self.trace:
-            self.trace.tree(tree.prefix, pending.view.root.path)
+            self.trace.tree(tree.prefix, pending.view.root.path, pending.view.root.links)
         if isinstance(found, Found) and pending.page is None and self.hidden(tree.prefix + found.name):
             found = errno.ENOENT  # T-4: what was opened is more than what was asked for, so it is judged too
         if isinstance(found, Found) and found.file is not None:

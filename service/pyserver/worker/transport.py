@@ -150,7 +150,7 @@ class Outgoing:
         if self._stamp is not None:
             overwritten = getattr(source, "overwritten", None)
             if overwritten is not None and overwritten(self._stamp):
-                ends_before = os.fstat(source.fd).st_size < self._offset + count
+                ends_before = os.fstat(source.fd).st_size < self._offset + self._left
                 return Outcome.SHRANK if ends_before else Outcome.CHANGED
         sent = os.sendfile(connection, source.fd, self._offset, count)
         if sent == 0:
