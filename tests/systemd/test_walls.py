@@ -11,11 +11,20 @@ from tests.systemd.image import SUITES
 from tests.systemd.machine import CommandError
 from tests.systemd.service import CONFIG, Service
 
+from pyserver import sandbox
+
 pytestmark = [
     pytest.mark.systemd,
     pytest.mark.timeout(600),  # the first one may have to build the machine
     pytest.mark.parametrize("suite", SUITES, indirect=True, scope="session"),
 ]
+
+# The network would not be seen: the machine itself has none.
+OPENED = """
+[Service]
+RestrictAddressFamilies=
+MemoryDenyWriteExecute=no
+"""
 
 PAGE = (Path(__file__).parents[2] / "www/index.html").read_text()
 
@@ -112,6 +121,33 @@ def test_the_probe_gets_out_where_there_is_no_wall(service: Service) -> None:
     )
     free = ("an INET socket", "another program", "a file at the top", "/etc/shadow", "a process of another user")
     assert {what: ended[what] for what in free} == dict.fromkeys(free, "done")
+
+
+# -- what it says of it itself -------------------------------------------------------------------------
+
+
+def test_every_protection_is_on_and_told(service: Service) -> None:
+    service.start()
+    protections = json.loads(service.machine.output("pyserver", "status", "--json"))["protections"]
+    assert protections == {protection.name: True for protection in sandbox.PROTECTIONS}
+    assert service.says(f"^sandbox on: {', '.join(protections)}$")
+
+
+def test_a_wall_that_was_taken_down_is_told(service: Service) -> None:
+    drop_in = "/run/systemd/system/pyserver.service.d/open.conf"
+    service.machine.write(drop_in, OPENED)
+    service.machine.output("systemctl", "daemon-reload")
+    try:
+        service.start()
+        assert service.get("/") == PAGE
+        protections = json.loads(service.machine.output("pyserver", "status", "--json"))["protections"]
+        off = {"sockets", "memory"}
+        assert protections == {protection.name: protection.name not in off for protection in sandbox.PROTECTIONS}
+        assert "off: sockets, memory" in service.machine.output("pyserver", "status").replace("\n" + " " * 11, "")
+    finally:
+        service.stop()
+        service.machine.output("rm", drop_in)
+        service.machine.output("systemctl", "daemon-reload")
 
 
 # -- what it cannot see ------------------------------------------------------------------------------

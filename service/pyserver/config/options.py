@@ -112,6 +112,11 @@ class Server:
         bounds=(0.1, 600),
         unit="seconds",
     )
+    landlock: Literal["auto", "off"] = _option(
+        words("auto", "off"),
+        "Whether workers give up all rights to files but those that they need, where the kernel has Landlock.",
+        default="auto",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

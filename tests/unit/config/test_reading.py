@@ -53,6 +53,7 @@ def test_without_a_file_all_are_defaults(tmp_path: Path) -> None:
         hung_after=5.0,
         respawn_delay_max=5.0,
         start_within=10.0,
+        landlock="auto",
     )
     assert config.limits == Limits(
         head_deadline=10.0,
@@ -78,6 +79,7 @@ def test_every_key_of_a_file_is_taken(tmp_path: Path) -> None:
         hung_after = 7.5
         respawn_delay_max = 8
         start_within = 9
+        landlock = "off"
 
         [limits]
         head_deadline = 1
@@ -102,7 +104,14 @@ def test_every_key_of_a_file_is_taken(tmp_path: Path) -> None:
         tmp_path,
     )
     assert config.server == Server(
-        workers=3, threads=4, queue=5, drain=6.0, hung_after=7.5, respawn_delay_max=8.0, start_within=9.0
+        workers=3,
+        threads=4,
+        queue=5,
+        drain=6.0,
+        hung_after=7.5,
+        respawn_delay_max=8.0,
+        start_within=9.0,
+        landlock="off",
     )
     assert config.limits == Limits(
         head_deadline=1.0, keep_alive=2.0, send_stall=3.0, body_deadline=4.0, cache_bytes=5 * 1024, cache_entries=6
@@ -338,7 +347,7 @@ FILE_ROWS = {
     "misspelt table": (f"{SITE}\n[servers]\nthreads = 2", ":4: unknown table 'servers'; did you mean [server]?"),
     "misspelt list": (f"{SITE}\n[[listens]]", ":4: unknown table 'listens'; did you mean [[listen]]?"),
     "table of nothing": (f"{SITE}\n[xyzzy]", ":4: unknown table 'xyzzy'; known are [server], [limits], [log], [[listen]], [[site]], [[site.alias]], [[site.redirect]], [[site.fields]]"),
-    "table in a table": (f"{SITE}\n[server.log]\naccess = 1", ":4: unknown key 'log' in [server]; known are workers, threads, queue, drain, hung_after, respawn_delay_max, start_within"),
+    "table in a table": (f"{SITE}\n[server.log]\naccess = 1", ":4: unknown key 'log' in [server]; known are workers, threads, queue, drain, hung_after, respawn_delay_max, start_within, landlock"),
     "key with a line end": (f'{SITE}[log]\n"a\\nb" = 2', ":4: unknown key 'a\\nb' in [log]; known are access"),
     "dotted": (f"server.threds = 2\n{SITE}", ":1: unknown key 'threds' in [server]; did you mean 'threads'?"),
     "inline": (f"log = {{ acces = 2 }}\n{SITE}", ":1: unknown key 'acces' in [log]; did you mean 'access'?"),
