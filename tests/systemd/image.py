@@ -35,6 +35,7 @@ PACKAGES = (
     "curl",
     "iproute2",
     "procps",
+    "logrotate",
 )
 
 # Not in Debian: the wheel of the version that we test with elsewhere.

@@ -176,6 +176,13 @@ class Log:
         'The access log: a file (opened anew on SIGUSR1), "-" for standard output, or "off".',
         default="off",
     )
+    journal_requests: int = _option(
+        COUNT,
+        "Failed requests (400 and above) that become records of the journal, at most; more are counted there.",
+        default=100,
+        bounds=(0, 10_000),
+        unit="requests a second",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

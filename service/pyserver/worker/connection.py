@@ -40,6 +40,7 @@ from pyserver.limits import (
     TARGET_MAX_BYTES,
 )
 from pyserver.worker.accesslog import AccessLog
+from pyserver.worker.failures import FAILED, Failures
 from pyserver.worker.parking import Parking
 from pyserver.worker.transport import SEND, SEND_MORE, Outcome, Outgoing, untaken
 
@@ -137,6 +138,7 @@ class Connections:
         access: AccessLog | None,
         poll: select.epoll,
         capacity: int,
+        failures: Failures | None = None,
     ) -> None:
         self.table: dict[int, Connection] = {}  # by descriptor
         self.jobs: deque[Job] = deque()  # for worker.pool
@@ -147,6 +149,7 @@ class Connections:
         self._clock = clock
         self._tally = tally
         self._access = access
+        self._failures = failures
         self._poll = poll
         self._capacity = capacity
         self._parking: Parking[Connection] = Parking(clock.now)
@@ -193,6 +196,8 @@ class Connections:
         """End every connection whose deadline has passed; once a second let go of files that nobody wants."""
         if self._clock.second != self._tidied:
             self._tidied = self._clock.second
+            if self._failures is not None:
+                self._failures.turn()
             self.jobs += [Job(look.run, look.finish) for look in self._sites.tidy()]
         for connection in self._parking.due(now):
             phase = connection.phase
@@ -291,7 +296,7 @@ class Connections:
     def _sent(self, connection: Connection, request: Request, response: Response) -> bool:
         """Note an answer that is out; True when the connection goes on."""
         connection.answered += 1
-        if self._access is not None:
+        if self._access is not None or response.status >= FAILED:
             self._record(connection, request.head, response.status, response.content_bytes)
         if response.close:
             self._end(connection)
@@ -543,11 +548,16 @@ class Connections:
         self._parking.put(connection)
 
     def _record(self, connection: Connection, head: bytes, status: int, content_bytes: int) -> None:
-        if self._access is None:
+        noted = status >= FAILED and self._failures is not None
+        if self._access is None and not noted:
             return
         if not connection.peer:
             connection.peer = peer_name(connection.socket)
-        self._access.record(connection.peer, head, status, content_bytes)
+        if self._access is not None:
+            self._access.record(connection.peer, head, status, content_bytes)
+        if noted:
+            assert self._failures is not None
+            self._failures.note(connection.peer, head, status, content_bytes)
 
 
 def peer_name(client: socket.socket) -> bytes:

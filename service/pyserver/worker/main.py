@@ -27,8 +27,10 @@ from pyserver.ipc.assignment import Assignment
 from pyserver.ipc.stats import Tally
 from pyserver.limits import FILES_KEPT_OPEN_MAX, WORKER_RESERVED_DESCRIPTORS
 from pyserver.sd import journal
+from pyserver.sd.journal import JournalOutput
 from pyserver.worker.accesslog import AccessLog
 from pyserver.worker.connection import Connections
+from pyserver.worker.failures import Failures, share_of
 from pyserver.worker.pool import Pool
 
 log = logging.getLogger("pyserver")
@@ -39,7 +41,7 @@ _EX_CONFIG = 78
 def run(assignment: Assignment) -> int:
     """Be the worker of a slot until it has drained; return its exit status."""
     slot, config = assignment.slot, assignment.config
-    journal.configure(f"worker {slot}")
+    output = journal.configure(f"worker {slot}")
     faulthandler.enable()
     setproctitle.setproctitle(f"pyserver: worker {slot}")
     clock, tally = Clock(), Tally()
@@ -61,7 +63,9 @@ def run(assignment: Assignment) -> int:
         _confine(config)
     poll = select.epoll()
     capacity = _capacity(config.sites)
-    connections = Connections(sites, assignment.origins, config.limits, clock, tally, access, poll, capacity)
+    share = share_of(config.log.journal_requests, config.worker_count(), slot)
+    failures = Failures(slot, share, clock) if share and isinstance(output, JournalOutput) else None
+    connections = Connections(sites, assignment.origins, config.limits, clock, tally, access, poll, capacity, failures)
     pool = Pool(assignment, connections, clock, tally, access, poll, leave=lambda: os._exit(0))
     # What is here now stays: out of the collector's sight it is neither walked nor copied.
     gc.collect()
