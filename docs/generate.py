@@ -1,7 +1,8 @@
 """Write what is made from tables in the code: `PYTHONPATH=service python3 docs/generate.py`.
 
-Owns:    docs/options.md, docs/security.md and systemd/pyserver.toml; a test fails when they are not what this writes.
-Used by: whoever changed pyserver.config.options or pyserver.handlers.security.
+Owns:    docs/options.md, docs/security.md, systemd/pyserver.toml and systemd/pyserver.catalog; a test fails when they
+         are not what this writes.
+Used by: whoever changed pyserver.config.options, pyserver.handlers.security or pyserver.sd.events.
 """
 
 from pathlib import Path
@@ -12,6 +13,7 @@ from pyserver.config.kinds import COUNT_OR_AUTO, LOG_TARGET, NAMES, SIZE
 from pyserver.config.options import options_of
 from pyserver.config.sitekinds import HOSTS, ORIGINS, PAGE, PAGES
 from pyserver.handlers.security import PRESETS
+from pyserver.sd.events import catalog
 
 PROJECT: Final = Path(__file__).resolve().parent.parent
 
@@ -183,3 +185,4 @@ if __name__ == "__main__":
     (PROJECT / "docs/options.md").write_text(options_page())
     (PROJECT / "docs/security.md").write_text(security_page())
     (PROJECT / "systemd/pyserver.toml").write_text(sample())
+    (PROJECT / "systemd/pyserver.catalog").write_text(catalog())

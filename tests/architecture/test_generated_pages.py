@@ -6,6 +6,7 @@ import pytest
 from docs.generate import PROJECT, options_page, sample, security_page
 
 from pyserver.config import OPTIONS, Override, load
+from pyserver.sd.events import catalog
 
 HOW = "PYTHONPATH=service python3 docs/generate.py"
 
@@ -20,6 +21,10 @@ def test_the_page_of_security_fields_is_what_the_tables_say() -> None:
 
 def test_the_packaged_configuration_is_what_the_table_says() -> None:
     assert (PROJECT / "systemd/pyserver.toml").read_text() == sample(), HOW
+
+
+def test_the_message_catalog_is_what_the_table_says() -> None:
+    assert (PROJECT / "systemd/pyserver.catalog").read_text() == catalog(), HOW
 
 
 def test_the_packaged_configuration_is_the_defaults_and_a_root() -> None:

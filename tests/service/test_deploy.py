@@ -15,6 +15,8 @@ from tests.service.client import Client, Failure
 from tests.service.conftest import Serve
 from tests.service.harness import Server, wait_until
 
+from pyserver import landlock
+
 # The path of the root is looked at in every second in which something is asked for. How much later than that the last
 # answer of the old release comes is the machine's affair: it may stand still for seconds.
 TICK_S = 1.0
@@ -221,6 +223,22 @@ def test_root_that_disappears_is_missed_once_and_served_on(serve: Serve, site: P
             assert server.ask("/small.txt", within=PATIENCE_S).content == b"small\n"
     with server.logs(f"root {site} is back", within=PATIENCE_S):
         away.rename(site)
+
+
+@pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
+def test_root_that_is_switched_out_of_the_workers_reach_is_served_on_as_it_was(serve: Serve, tmp_path: Path) -> None:
+    """So a worker is confined indeed; and without it the same switch is served."""
+    build(tmp_path / "www/release-0", 0)
+    build(tmp_path / "elsewhere/release-1", 1)
+    root = tmp_path / "www/current"
+    root.symlink_to("release-0")
+    server = serve(root, workers=1)
+    free = serve(root, workers=1, settings={"server.landlock": "off"})
+    with server.logs(r"may not read \(server.landlock\); restart, serving on from the folder that was there", within=5):
+        rename_link(root, tmp_path / "elsewhere/release-1")
+        wait_until(lambda: free.ask("/page.html").content.startswith(b"release 000001\n"), 5)
+        assert server.ask("/page.html").content.startswith(b"release 000000\n")
+    assert server.ask("/page.html").status == 200
 
 
 def test_idle_worker_lets_go_of_a_release_that_was_replaced(serve: Serve, tmp_path: Path) -> None:

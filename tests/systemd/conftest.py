@@ -29,10 +29,16 @@ INSTALL = """
 
 
 @pytest.fixture(scope="session")
-def booted() -> Iterator[Machine]:
-    """Boot the machine, once for all tests."""
+def suite(request: pytest.FixtureRequest) -> str:
+    """Return which Debian is booted; a module that wants each of SUITES is parametrized by it."""
+    return str(getattr(request, "param", "bookworm"))
+
+
+@pytest.fixture(scope="session")
+def booted(suite: str) -> Iterator[Machine]:
+    """Boot the machine, once for all tests that want this one."""
     try:
-        machine = Machine.boot(image(), SHOWN)
+        machine = Machine.boot(image(suite), SHOWN)
     except Unavailable as reason:
         if os.environ.get("CI") == "true":
             pytest.fail(f"under CI this must not be missing: {reason}")

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from tests.systemd.machine import Unavailable
 
-SUITE = "bookworm"
+# What a suite is, by the systemd in it.
+SUITES = {"bookworm": 252, "trixie": 257}
 
 # Beside systemd and the server's dependencies: what an administrator has at hand, and the tests with him.
 PACKAGES = (
@@ -34,6 +35,7 @@ PACKAGES = (
     "curl",
     "iproute2",
     "procps",
+    "logrotate",
 )
 
 # Not in Debian: the wheel of the version that we test with elsewhere.
@@ -46,15 +48,15 @@ class BuildError(Exception):
     """The root file system could not be made; the text ends with what the tool said."""
 
 
-def image() -> Path:
+def image(suite: str = "bookworm") -> Path:
     """Return the root file system, building it if this is the first time (half a minute)."""
     need_tools()
-    key = hashlib.sha256(" ".join([SUITE, *PACKAGES, POSIX_IPC]).encode()).hexdigest()[:12]
-    root = CACHE / f"{SUITE}-{key}"
+    key = hashlib.sha256(" ".join([suite, *PACKAGES, POSIX_IPC]).encode()).hexdigest()[:12]
+    root = CACHE / f"{suite}-{key}"
     with lock():
         if not root.is_dir():
-            remove_others()
-            build(root)
+            remove_others(suite)
+            build(root, suite)
     return root
 
 
@@ -76,13 +78,13 @@ def lock() -> Iterator[None]:
         yield
 
 
-def remove_others() -> None:
+def remove_others(suite: str) -> None:
     """Remove what an earlier package list or an interrupted build left."""
-    for old in CACHE.glob(f"{SUITE}-*"):
+    for old in CACHE.glob(f"{suite}-*"):
         shutil.rmtree(old)
 
 
-def build(root: Path) -> None:
+def build(root: Path, suite: str) -> None:
     """Make the root file system beside its place, and move it there when it is whole."""
     part = root.with_name(f"{root.name}.part")
     command(
@@ -92,7 +94,7 @@ def build(root: Path) -> None:
         "--dpkgopt=path-exclude=/usr/share/doc/*",
         "--dpkgopt=path-exclude=/usr/share/man/*",
         "--dpkgopt=path-exclude=/usr/share/locale/*",
-        SUITE,
+        suite,
         str(part),
     )
     install_posix_ipc(part)

@@ -98,6 +98,8 @@ class Machine:
                 "--private-network",
                 "--kill-signal=SIGRTMIN+3",
                 "--console=pipe",
+                # What nspawn keeps from its guests, and a kernel would not.
+                "--system-call-filter=landlock_create_ruleset landlock_add_rule landlock_restrict_self",
                 *(f"--bind-ro={outside}:{inside}" for outside, inside in shown.items()),
             ],
             env={**ENVIRONMENT, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},  # cgroup 2 in there on any host

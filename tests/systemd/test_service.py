@@ -60,6 +60,7 @@ def test_the_journal_tells_the_life_as_records(service: Service) -> None:
     told = [(record["PRIORITY"], record["ROLE"], record["MESSAGE"]) for record in records]
     expected = [
         ("6", "master", r"listening on http\b.*:80 .*\(adopted from systemd\)"),
+        ("6", "master", r"sandbox on: [^;]*"),  # all that there is
         ("6", "master", r"worker \d \(generation 1\) ready after .* s"),
         ("6", "master", r"worker \d \(generation 1\) ready after .* s"),
         ("5", "master", r"ready, 2 workers of 16 threads"),

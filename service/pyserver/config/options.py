@@ -112,6 +112,11 @@ class Server:
         bounds=(0.1, 600),
         unit="seconds",
     )
+    landlock: Literal["auto", "off"] = _option(
+        words("auto", "off"),
+        "Whether workers give up all rights to files but those that they need, where the kernel has Landlock.",
+        default="auto",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +182,13 @@ class Log:
         LOG_TARGET,
         'The access log: a file (opened anew on SIGUSR1), "-" for standard output, or "off".',
         default="off",
+    )
+    journal_requests: int = _option(
+        COUNT,
+        "Failed requests (400 and above) that become records of the journal, at most; more are counted there.",
+        default=100,
+        bounds=(0, 10_000),
+        unit="requests a second",
     )
 
 

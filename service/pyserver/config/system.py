@@ -21,6 +21,9 @@ def check_root(root: Setting) -> None:
     try:
         mode = Path(root.value).stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
+        if _has_own_root():
+            instead = "create the folder, or show it to the service: BindReadOnlyPaths= in a drop-in of its unit"
+            raise root.error(f"{shown} is not among what the service can see", instead) from None
         raise root.error(f"{shown} does not exist", "create the folder, or write another") from None
     except OSError as error:
         instead = f"let {whoever_we_are()} search the folders above it"
@@ -29,6 +32,11 @@ def check_root(root: Setting) -> None:
         raise root.error(f"{shown} is not a folder", "write the folder that the file is in")
     if not os.access(root.value, os.R_OK | os.X_OK, effective_ids=True):
         raise root.error(f"{shown} is closed to {whoever_we_are()}", "give read and search permission")
+
+
+def _has_own_root() -> bool:
+    """Tell whether our root is one that was made for us (RootDirectory=): a system always has this file."""
+    return not Path("/etc/passwd").exists()
 
 
 def check_log(access: Setting) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from pyserver.files.owned import open_owned
+from pyserver.landlock import forbids_reading
 from pyserver.limits import RESIDENT_S
 
 # Linux gave openat2 the same number on every architecture but alpha, which Python's wheels and Debian do not have.
@@ -144,6 +145,8 @@ class Root:
             self.identity = _identity(self._fd)
         except OSError as error:
             raise RootError(f"root {self.path}: {error.strerror}") from error
+        if forbids_reading(self._fd):
+            raise RootError(f"root {self.path} leads to where this worker may not read (server.landlock); restart")
         self._cached = self._probe()
 
     def again(self, *, cached_only: bool) -> "Root":

@@ -9,9 +9,11 @@ Used by: cli.
 
 import json
 import sys
+import textwrap
 import time
 from typing import Final, NamedTuple
 
+from pyserver import sandbox
 from pyserver.ipc import segment as segments
 from pyserver.ipc import stats
 from pyserver.ipc.segment import HEADER, TOTALS, Segment, SegmentError
@@ -53,6 +55,7 @@ class Snapshot(NamedTuple):
     restarts: int
     accept_pauses: int
     saturations: int
+    protections: dict[str, bool]  # of the sandbox that the master is in
     totals: dict[str, int]
     workers: list[Worker]
 
@@ -95,6 +98,7 @@ def snapshot(segment: Segment, *, alive: bool = True) -> Snapshot:
         restarts=header("restarts"),
         accept_pauses=header("accept_pauses"),
         saturations=header("saturations"),
+        protections=sandbox.by_name(header("protections")),
         totals=totals,
         workers=workers,
     )
@@ -177,6 +181,9 @@ def as_text(seen: Snapshot) -> str:
         f"requests    {totals['requests']}: {answers}",
         f"traffic     {_bytes(totals['bytes_sent'])} sent, {_bytes(totals['bytes_received'])} received",
     ]
+    lines += textwrap.wrap(
+        sandbox.told(seen.protections), 80, initial_indent="sandbox     ", subsequent_indent=" " * 12
+    )
     trouble = {
         "ended by a deadline": totals["deadlines"],
         "lost": totals["connections_lost"],

@@ -81,6 +81,7 @@ HEADER: Final = _indexed(
     "stats_mutex_state",
     "stats_mutex_turns",
     "stats_mutex_holds",
+    "protections",  # of the sandbox that the master is in: bits of sandbox.PROTECTIONS
 )
 
 ROW: Final = _indexed(

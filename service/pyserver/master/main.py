@@ -24,7 +24,7 @@ from typing import Final
 
 import setproctitle
 
-from pyserver import signals
+from pyserver import sandbox, signals
 from pyserver.config import Config
 from pyserver.ipc import segment as segments
 from pyserver.ipc.assignment import Assignment, Origin
@@ -169,6 +169,9 @@ class Master:
         for listener in self._listeners:
             how = "adopted from systemd" if listener.adopted else "bound"
             log.info("listening on %s (%s)", listener, how, extra=_fields(LISTENER=str(listener)))
+        found = sandbox.look(with_landlock=self._config.server.landlock == "auto")
+        self._words[HEADER["protections"]] = found
+        log.info("sandbox %s", sandbox.told(sandbox.by_name(found)))
         for warning in self._config.warnings:
             log.warning("%s", warning)
         gc.collect()

@@ -29,6 +29,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from pyserver.limits import LOG_VALUE_MAX_BYTES
+from pyserver.sd.events import MESSAGE_IDS
 
 NOTICE: Final = 25
 IDENTIFIER: Final = "pyserver"
@@ -227,6 +228,7 @@ def journal_entry(record: logging.LogRecord, role: str) -> bytes:
         "PRIORITY": level.priority,
         "SYSLOG_IDENTIFIER": IDENTIFIER,
         "SYSLOG_FACILITY": FACILITY_DAEMON,
+        "MESSAGE_ID": MESSAGE_IDS.get(record.msg) if isinstance(record.msg, str) else None,
         "ROLE": role,
         "LOGGER": record.name,
         "CODE_FILE": record.pathname,

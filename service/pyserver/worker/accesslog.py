@@ -111,7 +111,12 @@ def _end_of_piece(data: bytes, start: int) -> int:
 def _opened(path: str) -> int:
     # O_NONBLOCK for the opening alone: without it a FIFO that nobody reads would hold us here for ever.
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-    fd = os.open(path, flags, 0o640)
+    try:
+        fd = os.open(path, flags | os.O_EXCL, 0o640)
+    except FileExistsError:
+        fd = os.open(path, flags, 0o640)
+    else:
+        os.fchmod(fd, 0o640)  # the umask of the unit leaves the group nothing, and a log is there to be read
     os.set_blocking(fd, True)
     return fd
 

@@ -44,6 +44,7 @@ from pyserver.limits import (
     TARGET_MAX_BYTES,
 )
 from pyserver.worker.accesslog import AccessLog
+from pyserver.worker.failures import FAILED, Failures
 from pyserver.worker.parking import Parking
 from pyserver.worker.transport import SEND, SEND_MORE, Outcome, Outgoing, send_at_once, untaken
 
@@ -155,6 +156,7 @@ class Connections:
         poll: select.epoll,
         capacity: int,
         memo: Memo,
+        failures: Failures | None = None,
     ) -> None:
         self.table: dict[int, Connection] = {}  # by descriptor
         self.jobs: deque[Job] = deque()  # for worker.pool
@@ -165,6 +167,7 @@ class Connections:
         self._clock = clock
         self._tally = tally
         self._access = access
+        self._failures = failures
         self._poll = poll
         self._capacity = capacity
         self._memo = memo
@@ -241,6 +244,8 @@ class Connections:
         if self._clock.second != self._tidied or now >= self._tidy_at:
             self._tidied = self._clock.second
             self._tidy_at = inf
+            if self._failures is not None:
+                self._failures.turn()
             self.jobs += [Job(look.run, partial(self._looked_again, look)) for look in self._sites.tidy()]
         for connection in self._parking.due(now):
             phase = connection.phase
@@ -356,7 +361,7 @@ class Connections:
     def _sent(self, connection: Connection, request: Request, response: Response) -> bool:
         """Note an answer that is out; True when the connection goes on."""
         connection.answered += 1
-        if self._access is not None:
+        if self._access is not None or response.status >= FAILED:
             self._record(connection, request.head, response.status, response.content_bytes)
         if response.close:
             self._end(connection)
@@ -637,11 +642,16 @@ class Connections:
         self._parking.put(connection)
 
     def _record(self, connection: Connection, head: bytes, status: int, content_bytes: int) -> None:
-        if self._access is None:
+        noted = status >= FAILED and self._failures is not None
+        if self._access is None and not noted:
             return
         if not connection.peer:
             connection.peer = peer_name(connection.socket)
-        self._access.record(connection.peer, head, status, content_bytes)
+        if self._access is not None:
+            self._access.record(connection.peer, head, status, content_bytes)
+        if noted:
+            assert self._failures is not None
+            self._failures.note(connection.peer, head, status, content_bytes)
 
 
 def peer_name(client: socket.socket) -> bytes:

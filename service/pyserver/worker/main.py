@@ -1,6 +1,6 @@
 """A worker: takes what the master forked it with, becomes ready, serves, drains, exits.
 
-Owns:    the putting together of a worker's parts.
+Owns:    the putting together of a worker's parts, and the order of them: it is confined before it has a thread.
 Fails:   exit status 78 (EX_CONFIG) when the configuration turns out unusable here: root or access log.
 Used by: cli, which hands `run` to the master as the entry of forked children.
 """
@@ -12,12 +12,14 @@ import logging
 import os
 import resource
 import select
+import time
 from collections.abc import Callable, Sequence
 
 import setproctitle
 
+from pyserver import landlock
 from pyserver.clock import Clock
-from pyserver.config import Site
+from pyserver.config import Config, Site
 from pyserver.files.codings import CODINGS
 from pyserver.files.resolve import RootError
 from pyserver.handlers import router
@@ -26,8 +28,10 @@ from pyserver.ipc.assignment import Assignment
 from pyserver.ipc.stats import Tally
 from pyserver.limits import COLLECT_EVERY_OBJECTS, FILES_KEPT_OPEN_MAX, WORKER_RESERVED_DESCRIPTORS
 from pyserver.sd import journal
+from pyserver.sd.journal import JournalOutput
 from pyserver.worker.accesslog import AccessLog
 from pyserver.worker.connection import Connections
+from pyserver.worker.failures import Failures, share_of
 from pyserver.worker.pool import Pool
 
 log = logging.getLogger("pyserver")
@@ -38,7 +42,7 @@ _EX_CONFIG = 78
 def run(assignment: Assignment) -> int:
     """Be the worker of a slot until it has drained; return its exit status."""
     slot, config = assignment.slot, assignment.config
-    journal.configure(f"worker {slot}")
+    output = journal.configure(f"worker {slot}")
     faulthandler.enable()
     setproctitle.setproctitle(f"pyserver: worker {slot}")
     clock, tally, memo = Clock(), Tally(), Memo(config.limits.memo_bytes)
@@ -58,9 +62,15 @@ def run(assignment: Assignment) -> int:
     except OSError as error:
         log.error("cannot open the access log %s: %s", config.log.access, error.strerror)  # noqa: TRY400
         return _EX_CONFIG
+    if config.server.landlock == "auto":
+        _confine(config)
     poll = select.epoll()
     capacity = _capacity(config.sites)
-    connections = Connections(sites, assignment.origins, config.limits, clock, tally, access, poll, capacity, memo)
+    share = share_of(config.log.journal_requests, config.worker_count(), slot)
+    failures = Failures(slot, share, clock) if share and isinstance(output, JournalOutput) else None
+    connections = Connections(
+        sites, assignment.origins, config.limits, clock, tally, access, poll, capacity, memo, failures
+    )
     pool = Pool(assignment, connections, clock, tally, access, poll, leave=lambda: os._exit(0))
     # What is here now stays: out of the collector's sight it is neither walked nor copied.
     gc.collect()
@@ -70,6 +80,20 @@ def run(assignment: Assignment) -> int:
     if access is not None:
         access.close()
     return 0
+
+
+def _confine(config: Config) -> None:
+    """Give up what a worker has no use for. There is no other thread yet, which would keep it."""
+    time.tzset()  # read now what the time zone is: it may be a file anywhere
+    roots = [root for site in config.sites for root in (site.root, *(alias.root for alias in site.aliases))]
+    log_file = [] if config.log.access in ("off", "-") else [config.log.access]
+    try:
+        landlock.confine(
+            readable={folder for root in roots for folder in landlock.homes_of(root)},
+            writable={folder for path in log_file for folder in landlock.homes_of_log(path)},
+        )
+    except landlock.Unavailable as reason:  # it is a second wall; the master has told which stand
+        log.debug("%s", reason)
 
 
 def _capacity(sites: Sequence[Site]) -> int:

@@ -53,6 +53,7 @@ def test_without_a_file_all_are_defaults(tmp_path: Path) -> None:
         hung_after=5.0,
         respawn_delay_max=5.0,
         start_within=10.0,
+        landlock="auto",
     )
     assert config.limits == Limits(
         head_deadline=10.0,
@@ -62,7 +63,7 @@ def test_without_a_file_all_are_defaults(tmp_path: Path) -> None:
         cache_bytes=32 * MIB,
         cache_entries=4096,
     )
-    assert config.log == Log(access="off")
+    assert config.log == Log(access="off", journal_requests=100)
     assert [address.text for address in config.listen] == ["127.0.0.1:8080"]
     assert config.sites[0].index == ("index.html",)
 
@@ -78,6 +79,7 @@ def test_every_key_of_a_file_is_taken(tmp_path: Path) -> None:
         hung_after = 7.5
         respawn_delay_max = 8
         start_within = 9
+        landlock = "off"
 
         [limits]
         head_deadline = 1
@@ -89,6 +91,7 @@ def test_every_key_of_a_file_is_taken(tmp_path: Path) -> None:
 
         [log]
         access = "access.log"
+        journal_requests = 7
 
         [[listen]]
         address = "[::1]:0"
@@ -102,12 +105,19 @@ def test_every_key_of_a_file_is_taken(tmp_path: Path) -> None:
         tmp_path,
     )
     assert config.server == Server(
-        workers=3, threads=4, queue=5, drain=6.0, hung_after=7.5, respawn_delay_max=8.0, start_within=9.0
+        workers=3,
+        threads=4,
+        queue=5,
+        drain=6.0,
+        hung_after=7.5,
+        respawn_delay_max=8.0,
+        start_within=9.0,
+        landlock="off",
     )
     assert config.limits == Limits(
         head_deadline=1.0, keep_alive=2.0, send_stall=3.0, body_deadline=4.0, cache_bytes=5 * 1024, cache_entries=6
     )
-    assert config.log == Log(access=str(tmp_path / "access.log"))
+    assert config.log == Log(access=str(tmp_path / "access.log"), journal_requests=7)
     assert config.listen == (Address.parse("[::1]:0"), Address.parse("unix:/run/x.sock"))
     assert config.sites == (Site(str(tmp_path), ("a.html", "b.html")),)
 
@@ -331,15 +341,15 @@ FILE_ROWS = {
     "misspelt key": (f"{SITE}[server]\nworker = 2", ":4: unknown key 'worker' in [server]; did you mean 'workers'?"),
     "misspelt key of a list": ('[[site]]\nroots = "."', ":2: unknown key 'roots' in [[site]]; did you mean 'root'?"),
     "key of another table": (f"{SITE}[server]\nkeep_alive = 2", ":4: unknown key 'keep_alive' in [server]; did you mean 'limits.keep_alive'?"),
-    "key of nothing": (f"{SITE}[log]\nxyzzy = 2", ":4: unknown key 'xyzzy' in [log]; known are access"),
+    "key of nothing": (f"{SITE}[log]\nxyzzy = 2", ":4: unknown key 'xyzzy' in [log]; known are access, journal_requests"),
     "key outside of a table": (f"threads = 2\n{SITE}", ":1: unknown key 'threads' outside of a table; did you mean 'server.threads'?"),
     "misspelt outside of a table": (f"thread = 2\n{SITE}", ":1: unknown key 'thread' outside of a table; did you mean 'server.threads'?"),
     "nothing outside of a table": (f"xyzzy = 2\n{SITE}", ":1: unknown key 'xyzzy' outside of a table; write keys below a line like [server]"),
     "misspelt table": (f"{SITE}\n[servers]\nthreads = 2", ":4: unknown table 'servers'; did you mean [server]?"),
     "misspelt list": (f"{SITE}\n[[listens]]", ":4: unknown table 'listens'; did you mean [[listen]]?"),
     "table of nothing": (f"{SITE}\n[xyzzy]", ":4: unknown table 'xyzzy'; known are [server], [limits], [log], [[listen]], [[site]], [[site.alias]], [[site.redirect]], [[site.fields]]"),
-    "table in a table": (f"{SITE}\n[server.log]\naccess = 1", ":4: unknown key 'log' in [server]; known are workers, threads, queue, drain, hung_after, respawn_delay_max, start_within"),
-    "key with a line end": (f'{SITE}[log]\n"a\\nb" = 2', ":4: unknown key 'a\\nb' in [log]; known are access"),
+    "table in a table": (f"{SITE}\n[server.log]\naccess = 1", ":4: unknown key 'log' in [server]; known are workers, threads, queue, drain, hung_after, respawn_delay_max, start_within, landlock"),
+    "key with a line end": (f'{SITE}[log]\n"a\\nb" = 2', ":4: unknown key 'a\\nb' in [log]; known are access, journal_requests"),
     "dotted": (f"server.threds = 2\n{SITE}", ":1: unknown key 'threds' in [server]; did you mean 'threads'?"),
     "inline": (f"log = {{ acces = 2 }}\n{SITE}", ":1: unknown key 'acces' in [log]; did you mean 'access'?"),
     # tables and lists

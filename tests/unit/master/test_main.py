@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.unit.processes import Child, at_step, die, stop, wait_until
@@ -37,7 +38,13 @@ class Running:
         self._segment: Segment | None = None
 
     def start(self, worker: Callable[[Assignment], int], **server: float) -> Child:
-        settings = {"hung_after": 1.0, "start_within": 2.0, "drain": 2.0, "respawn_delay_max": 0.1, **server}
+        settings: dict[str, Any] = {
+            "hung_after": 1.0,
+            "start_within": 2.0,
+            "drain": 2.0,
+            "respawn_delay_max": 0.1,
+            **server,
+        }
         config = Config(
             sites=(Site(root="/"),),
             server=Server(workers=WORKERS, threads=1, queue=16, **settings),

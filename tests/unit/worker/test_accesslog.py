@@ -223,15 +223,23 @@ def test_workers_append_to_one_file_in_whole_lines(tmp_path: Path, clock: Clock)
     assert len(lines) == 4000
 
 
-def test_the_file_is_for_its_owner_and_group(tmp_path: Path, log: AccessLog) -> None:
-    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o640 & ~_umask()
+@pytest.mark.parametrize("umask", [0o077, 0o022, 0])
+def test_the_file_is_for_its_owner_and_group_whatever_the_umask(tmp_path: Path, clock: Clock, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        log = AccessLog(str(tmp_path / "log"), clock)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o640
     assert not os.get_inheritable(log._fd)
+    log.close()
 
 
-def _umask() -> int:
-    before = os.umask(0)
-    os.umask(before)
-    return before
+def test_a_file_that_is_there_keeps_its_mode(tmp_path: Path, clock: Clock) -> None:
+    (tmp_path / "log").touch(0o604)
+    (tmp_path / "log").chmod(0o604)
+    AccessLog(str(tmp_path / "log"), clock).close()
+    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o604
 
 
 # -- trouble ------------------------------------------------------------------------------------------
