@@ -167,7 +167,7 @@ class Limits:
     )
     memo_bytes: int = _option(
         SIZE,
-        "Memory for request heads that were seen and the answers to them, in each worker; 0: none are remembered.",
+        "Memory for request heads and their answers, in each worker; 0: none are remembered.",
         default=16 * MIB,
         bounds=(0, 64 * 1024 * MIB),
         unit="bytes",
