@@ -1,8 +1,8 @@
 """Write what is made from tables in the code: `PYTHONPATH=service python3 docs/generate.py`.
 
-Owns:    docs/options.md, docs/security.md, systemd/pyserver.toml and systemd/pyserver.catalog; a test fails when they
-         are not what this writes.
-Used by: whoever changed pyserver.config.options, pyserver.handlers.security or pyserver.sd.events.
+Owns:    docs/options.md and docs/security.md; of systemd/ pyserver.toml, pyserver.catalog and the units of instances. A
+         test fails when they are not what this writes.
+Used by: whoever changed pyserver.config.options, pyserver.handlers.security, pyserver.sd.events or a unit.
 """
 
 from pathlib import Path
@@ -181,8 +181,57 @@ def _section(table: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+# -- systemd/pyserver@.service, pyserver@.socket -----------------------------------------------------
+
+ABOUT_INSTANCES: Final = """\
+# Written by docs/generate.py from {unit}: change that. One of several servers on a host, each with its
+# own configuration, listener and log: `systemctl start pyserver@blog` takes /etc/pyserver/blog/pyserver.toml.
+
+"""
+
+# What an instance has for itself; each of these stands in the units.
+OF_AN_INSTANCE: Final = {
+    "pyserver.service": {
+        "Description=pyserver web server\n": "Description=pyserver web server, %i\n",
+        "Requires=pyserver.socket\nAfter=pyserver.socket\n": "Requires=pyserver@%i.socket\nAfter=pyserver@%i.socket\n",
+        "--config /etc/pyserver/pyserver.toml\n": (
+            '--config /etc/pyserver/%i/pyserver.toml --set "server.instance=\\"%i\\""\n'
+        ),
+        "LogsDirectory=pyserver\n": "LogsDirectory=pyserver/%i\n",
+        " +/var/log/pyserver ": " +/var/log/pyserver/%i ",
+        "Also=pyserver.socket\n": "Also=pyserver@%i.socket\n",
+    },
+    "pyserver.socket": {
+        "Description=pyserver HTTP listener\n": "Description=pyserver HTTP listener, %i\n",
+        "# wait in the kernel's queue. Change the port by a drop-in: systemctl edit pyserver.socket, then\n": (
+            "# wait in the kernel's queue. It is a UNIX socket, for a proxy in front. For a port: systemctl edit\n"
+            "# pyserver@blog.socket, then\n"
+        ),
+        "pyserver.socket pyserver.service": "pyserver@blog.socket pyserver@blog.service",
+        "ListenStream=80\nBindIPv6Only=both\n": "ListenStream=/run/pyserver@%i.sock\nRemoveOnStop=yes\n",
+        "# One socket for IPv6 and IPv4. A port below 1024 asks nothing of the server: it never binds.\n": "",
+    },
+}
+
+
+def instance(unit: str) -> str:
+    """Return the text of the unit's template."""
+    text = (PROJECT / "systemd" / unit).read_text()
+    for old, new in OF_AN_INSTANCE[unit].items():
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return ABOUT_INSTANCES.format(unit=unit) + text
+
+
+def template_of(unit: str) -> Path:
+    """Return where that text stands."""
+    return PROJECT / "systemd" / unit.replace(".", "@.")
+
+
 if __name__ == "__main__":
     (PROJECT / "docs/options.md").write_text(options_page())
     (PROJECT / "docs/security.md").write_text(security_page())
     (PROJECT / "systemd/pyserver.toml").write_text(sample())
     (PROJECT / "systemd/pyserver.catalog").write_text(catalog())
+    for name in OF_AN_INSTANCE:
+        template_of(name).write_text(instance(name))

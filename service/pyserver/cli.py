@@ -266,7 +266,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=status)
     command.add_argument("--json", action="store_true", help="print JSON, for programs")
-    command.add_argument("--name", metavar="SEGMENT", help="name of the shared segment, where several servers run")
+    command.add_argument("--name", metavar="NAME", help="of the instance, or of its shared segment, where several run")
 
     command = commands.add_parser(
         "compress", help=_COMPRESS, description=_sentence(_COMPRESS), epilog=_COMPRESS_MORE, **_AS_WRITTEN

@@ -3,7 +3,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from docs.generate import PROJECT, options_page, sample, security_page
+from docs.generate import OF_AN_INSTANCE, PROJECT, instance, options_page, sample, security_page, template_of
 
 from pyserver.config import OPTIONS, Override, load
 from pyserver.sd.events import catalog
@@ -25,6 +25,11 @@ def test_the_packaged_configuration_is_what_the_table_says() -> None:
 
 def test_the_message_catalog_is_what_the_table_says() -> None:
     assert (PROJECT / "systemd/pyserver.catalog").read_text() == catalog(), HOW
+
+
+@pytest.mark.parametrize("unit", OF_AN_INSTANCE)
+def test_the_units_of_instances_are_those_of_the_service(unit: str) -> None:
+    assert template_of(unit).read_text() == instance(unit), HOW
 
 
 def test_the_packaged_configuration_is_the_defaults_and_a_root() -> None:

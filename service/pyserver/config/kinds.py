@@ -113,6 +113,14 @@ def _log_target(value: object, base: str) -> str:
     return _path(value, base)
 
 
+def _instance(value: object, _base: str) -> str:
+    if not isinstance(value, str):
+        raise Refused(is_a(value))
+    if not re.fullmatch(r"[A-Za-z0-9._\\@-]{0,64}", value):
+        raise Refused("is no name of an instance")
+    return value
+
+
 def _names(value: object, _base: str) -> tuple[str, ...]:
     if isinstance(value, str):
         raise Refused(is_a(value), f"write [{literal(value)}]")
@@ -138,6 +146,7 @@ COUNT_OR_AUTO: Final = Kind('"auto" or a whole number', _count_or_auto)
 SECONDS: Final = Kind("seconds", _seconds)
 SIZE: Final = Kind('bytes or a size like "32MiB",', _size)
 LOG_TARGET: Final = Kind('a path, "-" for standard output, or "off"', _log_target)
+INSTANCE: Final = Kind('a name like "blog", of letters, digits and . _ - @', _instance)
 FOLDER: Final = Kind("the path of a folder", _path, '"/var/www/pyserver"')
 OTHER_FOLDER: Final = FOLDER._replace(example='"/srv/static"')
 NAMES: Final = Kind('a list of names without slash, like ["index.html"]', _names)

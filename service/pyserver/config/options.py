@@ -17,6 +17,7 @@ from pyserver.config.kinds import (
     COUNT,
     COUNT_OR_AUTO,
     FOLDER,
+    INSTANCE,
     LOG_TARGET,
     NAMES,
     OTHER_FOLDER,
@@ -114,8 +115,13 @@ class Server:
     )
     landlock: Literal["auto", "off"] = _option(
         words("auto", "off"),
-        "Whether workers give up all rights to files but those that they need, where the kernel has Landlock.",
+        "Let workers keep only the rights to files that they need, where the kernel can.",
         default="auto",
+    )
+    instance: str = _option(
+        INSTANCE,
+        "Name of this server among several on a host: in titles, and for pyserver status.",
+        default="",
     )
 
 
@@ -185,7 +191,7 @@ class Log:
     )
     journal_requests: int = _option(
         COUNT,
-        "Failed requests (400 and above) that become records of the journal, at most; more are counted there.",
+        "Requests answered by 400 or above that the journal gets as records, at most.",
         default=100,
         bounds=(0, 10_000),
         unit="requests a second",
@@ -437,6 +443,11 @@ class Config:
     listen: tuple[Address, ...] = DEFAULT_LISTEN
     files: tuple[str, ...] = ()  # what was read, in this order
     warnings: tuple[str, ...] = ()  # each one line
+
+    @property
+    def title(self) -> str:
+        """What its processes are called, before what each of them is."""
+        return f"pyserver@{self.server.instance}" if self.server.instance else "pyserver"
 
     def worker_count(self) -> int:
         """Return how many workers to run; "auto" counts the cores that this process may use."""

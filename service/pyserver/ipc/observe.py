@@ -8,9 +8,11 @@ Used by: cli.
 """
 
 import json
+import re
 import sys
 import textwrap
 import time
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from pyserver import sandbox
@@ -145,18 +147,34 @@ def _choose(name: str | None) -> tuple[str, bool]:
     """Return the segment to look at, and whether its server lives."""
     there = dict(segments.found())
     if name is not None:
-        wanted = "/" + name.lstrip("/")
+        wanted = next((each for each in there if there[each] and instance_of(each) == name), "/" + name.lstrip("/"))
         if wanted not in there:
-            known = ", ".join(each.lstrip("/") for each in there) or "none"
+            known = ", ".join(map(_shown, there)) or "none"
             raise SegmentError(f"no segment {name!r} that we may read; there are: {known}")
         return wanted, there[wanted]
     living = [each for each, alive in there.items() if alive]
     if not living:
         raise SegmentError("no running pyserver whose segment we may read (root and the group pyserver may)")
     if len(living) > 1:
-        known = ", ".join(each.lstrip("/") for each in living)
+        known = ", ".join(map(_shown, living))
         raise SegmentError(f"several servers are running, choose one with --name: {known}")
     return living[0], True
+
+
+def instance_of(segment: str) -> str:
+    """Return the name of the instance whose segment this is (server.instance): its master has it in its title."""
+    pid = segment.removeprefix("/pyserver.").partition("-")[0]
+    try:
+        title = Path("/proc", pid, "cmdline").read_text(errors="replace")
+    except OSError:
+        return ""
+    found = re.match(r"pyserver@([^:]+): master", title)
+    return found[1] if found else ""
+
+
+def _shown(segment: str) -> str:
+    instance = instance_of(segment)
+    return segment.lstrip("/") + (f" ({instance})" if instance else "")
 
 
 def as_document(seen: Snapshot) -> str:

@@ -64,7 +64,7 @@ def run(config: Config, enter_worker: EnterWorker) -> int:
     """Run the service until it is told to stop; return the exit status of the process."""
     journal.configure("master")
     faulthandler.enable()
-    setproctitle.setproctitle("pyserver: master")
+    setproctitle.setproctitle(f"{config.title}: master")
     _raise_descriptor_limit()
     notifier = Notifier(os.environ)
     try:

@@ -44,7 +44,7 @@ def run(assignment: Assignment) -> int:
     slot, config = assignment.slot, assignment.config
     output = journal.configure(f"worker {slot}")
     faulthandler.enable()
-    setproctitle.setproctitle(f"pyserver: worker {slot}")
+    setproctitle.setproctitle(f"{config.title}: worker {slot}")
     clock, tally, memo = Clock(), Tally(), Memo(config.limits.memo_bytes)
 
     def submit(work: Callable[[], None], then: Callable[[], None]) -> bool:

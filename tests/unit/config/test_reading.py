@@ -54,6 +54,7 @@ def test_without_a_file_all_are_defaults(tmp_path: Path) -> None:
         respawn_delay_max=5.0,
         start_within=10.0,
         landlock="auto",
+        instance="",
     )
     assert config.limits == Limits(
         head_deadline=10.0,
@@ -80,6 +81,7 @@ def test_every_key_of_a_file_is_taken(tmp_path: Path) -> None:
         respawn_delay_max = 8
         start_within = 9
         landlock = "off"
+        instance = "blog"
 
         [limits]
         head_deadline = 1
@@ -113,6 +115,7 @@ def test_every_key_of_a_file_is_taken(tmp_path: Path) -> None:
         respawn_delay_max=8.0,
         start_within=9.0,
         landlock="off",
+        instance="blog",
     )
     assert config.limits == Limits(
         head_deadline=1.0, keep_alive=2.0, send_stall=3.0, body_deadline=4.0, cache_bytes=5 * 1024, cache_entries=6
@@ -348,7 +351,7 @@ FILE_ROWS = {
     "misspelt table": (f"{SITE}\n[servers]\nthreads = 2", ":4: unknown table 'servers'; did you mean [server]?"),
     "misspelt list": (f"{SITE}\n[[listens]]", ":4: unknown table 'listens'; did you mean [[listen]]?"),
     "table of nothing": (f"{SITE}\n[xyzzy]", ":4: unknown table 'xyzzy'; known are [server], [limits], [log], [[listen]], [[site]], [[site.alias]], [[site.redirect]], [[site.fields]]"),
-    "table in a table": (f"{SITE}\n[server.log]\naccess = 1", ":4: unknown key 'log' in [server]; known are workers, threads, queue, drain, hung_after, respawn_delay_max, start_within, landlock"),
+    "table in a table": (f"{SITE}\n[server.log]\naccess = 1", ":4: unknown key 'log' in [server]; known are workers, threads, queue, drain, hung_after, respawn_delay_max, start_within, landlock, instance"),
     "key with a line end": (f'{SITE}[log]\n"a\\nb" = 2', ":4: unknown key 'a\\nb' in [log]; known are access, journal_requests"),
     "dotted": (f"server.threds = 2\n{SITE}", ":1: unknown key 'threds' in [server]; did you mean 'threads'?"),
     "inline": (f"log = {{ acces = 2 }}\n{SITE}", ":1: unknown key 'acces' in [log]; did you mean 'access'?"),
@@ -429,6 +432,8 @@ FILE_ROWS = {
     "hung_after": (f"{SITE}[server]\nhung_after = 0.5", ":4: server.hung_after = 0.5 is too small; write seconds from 1 to 600"),
     "respawn_delay_max": (f"{SITE}[server]\nrespawn_delay_max = 0", ":4: server.respawn_delay_max = 0 is too small; write seconds from 0.01 to 300"),
     "start_within": (f"{SITE}[server]\nstart_within = 0", ":4: server.start_within = 0 is too small; write seconds from 0.1 to 600"),
+    "instance": (f'{SITE}[server]\ninstance = "a b"', ':4: server.instance = "a b" is no name of an instance; write a name like "blog", of letters, digits and . _ - @'),
+    "instance a number": (f"{SITE}[server]\ninstance = 8", ':4: server.instance = 8 is a whole number; write a name like "blog", of letters, digits and . _ - @'),
     "head_deadline": (f"{SITE}[limits]\nhead_deadline = 0", ":4: limits.head_deadline = 0 is too small; write seconds from 0.01 to 3600"),
     "keep_alive": (f"{SITE}[limits]\nkeep_alive = 86401", ":4: limits.keep_alive = 86401 is too large; write seconds from 0.01 to 86400"),
     "send_stall": (f"{SITE}[limits]\nsend_stall = 0", ":4: limits.send_stall = 0 is too small; write seconds from 0.01 to 3600"),
