@@ -10,7 +10,7 @@ import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
 SCRIPT: Final = Path(__file__).with_name("wrk.lua")
 _PATIENCE_S: Final = 20
@@ -25,8 +25,8 @@ class Answer(NamedTuple):
 
     status: int
     fields: dict[str, str]
-    head_bytes: int
     content: bytes
+    wire_bytes: int  # all that came: head, content, framing
 
 
 class Run(NamedTuple):
@@ -62,11 +62,27 @@ def ask(port: int, request: bytes) -> Answer:
                     raise Failed(f"no answer to {request.splitlines()[0].decode()}")
                 head += line
             status, fields = read_head(head)
-            if status == 304 or request.startswith(b"HEAD"):
-                return Answer(status, fields, len(head), b"")
+            if status == 304:
+                return Answer(status, fields, b"", len(head))
+            if fields.get("transfer-encoding") == "chunked":
+                content, framing = _read_chunked(stream)
+                return Answer(status, fields, content, len(head) + len(content) + framing)
             if "content-length" not in fields:
                 raise Failed(f"an answer {status} without Content-Length")
-            return Answer(status, fields, len(head), stream.read(int(fields["content-length"])))
+            content = stream.read(int(fields["content-length"]))
+            return Answer(status, fields, content, len(head) + len(content))
+
+
+def _read_chunked(stream: BinaryIO) -> tuple[bytes, int]:
+    """Return the content, and how many bytes its framing had."""
+    content, framing = b"", 0
+    while True:
+        line = stream.readline()
+        chunk = stream.read(int(line.split(b";")[0], 16))
+        framing += len(line) + len(stream.readline())
+        if not chunk:
+            return content, framing
+        content += chunk
 
 
 def read_head(head: bytes) -> tuple[int, dict[str, str]]:

@@ -58,7 +58,7 @@ def running(server: Server, setting: Setting, cores: str, niceness: int = 0) -> 
         )
     with process:
         try:
-            _wait(process, server, setting, output)
+            _wait(process, setting, output)
             yield Instance(server, setting, process.pid)
         finally:
             _end(process)
@@ -69,12 +69,12 @@ def _command(plan: Plan, cores: str, niceness: int) -> list[str]:
     return [*nice, "taskset", "--cpu-list", cores, *plan.argv]  # both become what they start: the id is the server's
 
 
-def _wait(process: subprocess.Popen[bytes], server: Server, setting: Setting, output: Path) -> None:
+def _wait(process: subprocess.Popen[bytes], setting: Setting, output: Path) -> None:
     deadline = time.monotonic() + _READY_WITHIN_S
     while True:
         if process.poll() is not None:
             said = output.read_text(errors="replace").strip()[-2000:]
-            raise Failed(f"{server.name} ended with {process.returncode}: {said}")
+            raise Failed(f"ended with {process.returncode}: {said}")
         with suppress(OSError, Failed):
             if (
                 ask(setting.port, b"GET /1k.html HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").status
@@ -82,7 +82,7 @@ def _wait(process: subprocess.Popen[bytes], server: Server, setting: Setting, ou
             ):
                 return
         if time.monotonic() > deadline:
-            raise Failed(f"{server.name} does not answer: {output.read_text(errors='replace').strip()[-2000:]}")
+            raise Failed(f"does not answer: {output.read_text(errors='replace').strip()[-2000:]}")
         time.sleep(0.05)
 
 

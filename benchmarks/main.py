@@ -6,22 +6,23 @@ Used by: benchmarks/run.
 """
 
 import argparse
-import json
 import resource
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
 from benchmarks.client import Failed
 from benchmarks.cpu import Vanished
-from benchmarks.install import install
-from benchmarks.measure import Bench, Sample
-from benchmarks.report import Results, cpu_table, plain
-from benchmarks.servers import SERVERS, Server, Setting, checkout
+from benchmarks.install import install, version
+from benchmarks.measure import CLIENT_CORE, SERVER_CORE, Bench, Sample
+from benchmarks.picture import draw
+from benchmarks.record import Record, machine, merge, page, read, save, shown, today
+from benchmarks.report import cpu_table, plain, reasons
+from benchmarks.servers import SERVERS, Server, checkout
 from benchmarks.workloads import WORKLOADS, Workload, make_site
 
 _T = TypeVar("_T")
@@ -59,35 +60,29 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--servers",
-        metavar="LIST",
-        default="ours,nginx,floor",
-        help=f"of {', '.join(SERVERS)}; or all (default: %(default)s)",
-    )
-    parser.add_argument("--workloads", metavar="LIST", default="all", help=f"of {', '.join(WORKLOADS)} (default: all)")
-    parser.add_argument(
-        "--checkout",
-        metavar="NAME=DIR",
-        action="append",
-        default=[],
-        help="one more server: pyserver of another checkout; may be repeated",
-    )
-    parser.add_argument(
-        "--rounds", metavar="N", type=int, default=5, help="turns of each server (default: %(default)s)"
-    )
-    parser.add_argument("--seconds", metavar="N", type=int, default=2, help="of each turn (default: %(default)s)")
-    parser.add_argument(
-        "--nice",
-        metavar="N",
-        type=int,
-        default=0,
-        help="niceness of servers and client, against other load on the machine (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--show-config", metavar="SERVER", help="print how this server is started and configured, and end"
-    )
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write every sample to this file")
+    options = [
+        ("--servers", "LIST", str, "ours,nginx,floor", f"of {', '.join(SERVERS)}; or all (default: %(default)s)"),
+        ("--workloads", "LIST", str, "all", f"of {', '.join(WORKLOADS)}; or all (default: %(default)s)"),
+        ("--rounds", "N", int, 5, "turns of each server (default: %(default)s)"),
+        ("--seconds", "N", int, 2, "of each turn (default: %(default)s)"),
+        (
+            "--nice",
+            "N",
+            int,
+            0,
+            "niceness of servers and client (default: %(default)s)",
+        ),
+        ("--show-config", "LIST", str, None, "print how these servers are started and configured, and end"),
+        ("--markdown", "FILE", Path, None, "write a page: tables, machine, versions, configurations"),
+        ("--svg", "FILE", Path, None, "write a picture"),
+        ("--json", "FILE", Path, None, "write every sample"),
+    ]
+    for name, value, kind, default, text in options:
+        parser.add_argument(name, metavar=value, type=kind, default=default, help=text)
+    again = "measure nothing, show what --json wrote; may be repeated: for each workload the last one counts"
+    parser.add_argument("--load", metavar="FILE", type=Path, action="append", help=again)
+    more = "one more server: pyserver of another checkout; may be repeated"
+    parser.add_argument("--checkout", metavar="NAME=DIR", action="append", default=[], help=more)
     return parser.parse_args(arguments)
 
 
@@ -97,14 +92,33 @@ def _run(options: argparse.Namespace) -> int:
         name, _, folder = text.partition("=")
         known[name] = checkout(name, Path(folder).resolve())
     if options.show_config:
-        print(_shown(_pick(options.show_config, known)[0]))
+        print("\n\n".join(shown(server) for server in _pick(options.show_config, known)))
         return 0
     servers = _pick(options.servers, known)
-    workloads = _pick(options.workloads, WORKLOADS)
+    if options.load:
+        record = merge([read(file) for file in options.load])
+    else:
+        record = _measure(options, servers, _pick(options.workloads, WORKLOADS))
+        if options.json:
+            save(record, options.json)
+    workloads = [workload for workload in WORKLOADS.values() if workload.name in record.results]
+    if options.markdown:
+        options.markdown.write_text(page(record, workloads, servers))
+    if options.svg:
+        options.svg.write_text(draw(record, workloads, [server.name for server in servers]))
+    print(plain(cpu_table(record.results, workloads, [server.name for server in servers])))
+    wrong = reasons(record.results, workloads, ["ours", "nginx"])
+    if wrong:
+        raise Failed("\n".join(wrong))
+    return 0
+
+
+def _measure(options: argparse.Namespace, servers: Sequence[Server], workloads: Sequence[Workload]) -> Record:
     install(servers)
     _raise_descriptor_limit()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    results: dict[str, dict[str, list[Sample] | str]] = {}
+    results: dict[str, Mapping[str, Sequence[Sample] | str]] = {}
+    names = [server.name for server in servers]
     with tempfile.TemporaryDirectory(prefix="pyserver-benchmarks-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch)
         folder.chmod(0o755)  # servers that give up root read here
@@ -114,11 +128,13 @@ def _run(options: argparse.Namespace) -> int:
         with closing(Bench(folder, site, options.seconds, options.nice)) as bench:
             for workload in workloads:
                 results[workload.name] = bench.rounds(workload, servers, options.rounds)
-                _tell(workload, servers, results)
-    if options.json:
-        options.json.write_text(json.dumps(results))
-    print(plain(cpu_table(results, workloads, [server.name for server in servers])))
-    return 0
+                told = [plain(cpu_table(results, [workload], names)), *reasons(results, [workload], names)]
+                print("\n".join(told), file=sys.stderr, flush=True)
+    how = (
+        f"{options.rounds} rounds of {options.seconds} s for each server, in turns; one worker, server on core "
+        f"{SERVER_CORE}, wrk on core {CLIENT_CORE}."
+    )
+    return Record(today(), machine(), how, {server.name: version(server) for server in servers}, results)
 
 
 def _pick(text: str, table: dict[str, _T]) -> list[_T]:
@@ -129,32 +145,6 @@ def _pick(text: str, table: dict[str, _T]) -> list[_T]:
     if unknown:
         raise Failed(f"unknown: {', '.join(unknown)}; there are {', '.join(table)}")
     return [table[name] for name in text.split(",")]
-
-
-def _shown(server: Server) -> str:
-    """Return how a server is started, with its configuration."""
-    folder = Path("/tmp/benchmark")  # noqa: S108 - an example, nothing is written
-    plan = server.plan(Setting(8080, folder / "site", folder / server.name, None))
-    lines = ["$ " + " ".join([*(f"{name}={value}" for name, value in plan.environment.items()), *plan.argv])]
-    for name, text in plan.files.items():
-        lines += [f"# {folder / server.name / name}", text]
-    return "\n".join(lines)
-
-
-def _tell(workload: Workload, servers: Sequence[Server], results: Results) -> None:
-    """Say what came out of a workload as soon as it is known."""
-    found = results[workload.name]
-    for server in servers:
-        reason = found.get(server.name)
-        if isinstance(reason, str):
-            print(f"benchmarks: {workload.name}: {server.name} {reason}", file=sys.stderr)
-            if server.name == "ours":
-                raise Failed(f"ours under {workload.name}: {reason}")
-    print(
-        plain(cpu_table({workload.name: found}, [workload], [server.name for server in servers])),
-        file=sys.stderr,
-        flush=True,
-    )
 
 
 def _raise_descriptor_limit() -> None:

@@ -2,10 +2,11 @@
 
 Owns:    the instances that it starts, one for each server and way of starting it (with a log, without).
 Never:   counts a run in which anything but the right answer came back.
-Fails:   Failed. A server that cannot do a workload at all (it answers something else) is left out of it, and told.
+Fails:   never for a server that does not do as it should: it has a reason where others have samples.
 Used by: benchmarks.main.
 """
 
+import itertools
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -41,6 +42,8 @@ class Bench:
     def __init__(self, folder: Path, site: Path, seconds: int, niceness: int) -> None:
         self._folder, self._site, self._seconds, self._niceness = folder, site, seconds, niceness
         self._instances: dict[tuple[str, bool, int], Instance] = {}
+        self._absent: dict[str, str] = {}  # servers that do not start, and what they said
+        self._numbers = itertools.count()
         self._closing = ExitStack()
 
     def close(self) -> None:
@@ -52,36 +55,42 @@ class Bench:
         results: dict[str, list[Sample] | str] = {}
         ready = []
         for server in servers:
-            if server.name == "floor" and workload.floor_bytes is None:
+            if (server.name == "floor" and workload.floor_bytes is None) or (workload.log and not server.log):
                 continue
-            if workload.log and not server.log:
-                continue
-            instance = self._instance(server, workload)
-            traffic = workload.traffic(Place(instance.setting.port, self._site))
             try:
+                instance = self._instance(server, workload)
+                traffic = workload.traffic(Place(instance.setting.port, self._site))
                 expected = check(instance, workload, traffic)
+                self._load(instance, workload, traffic, _WARM_UP_S, 0)
             except Failed as reason:
                 results[server.name] = str(reason)
                 continue
-            self._load(instance, workload, traffic, _WARM_UP_S, 0)
-            results[server.name] = []
-            ready.append((instance, traffic, expected))
-        for number in range(rounds):
-            for instance, traffic, expected in ready:
-                samples = results[instance.server.name]
-                assert isinstance(samples, list)
-                samples.append(self._sample(instance, workload, traffic, expected, number + 1))
-        return results
+            ready.append((instance, traffic, expected, list[Sample]()))
+        for number in range(1, rounds + 1):
+            for turn in list(ready):
+                instance, traffic, expected, samples = turn
+                try:
+                    samples.append(self._sample(instance, workload, traffic, expected, number))
+                except Failed as reason:
+                    results[instance.server.name] = str(reason)
+                    ready.remove(turn)
+        return results | {instance.server.name: samples for instance, _, _, samples in ready}
 
     def _instance(self, server: Server, workload: Workload) -> Instance:
         content_bytes = (workload.floor_bytes or 0) if server.name == "floor" else 0
         key = (server.name, workload.log, content_bytes)
+        if server.name in self._absent:
+            raise Failed(self._absent[server.name])
         if key not in self._instances:
-            folder = self._folder / f"{server.name}-{len(self._instances)}"
+            folder = self._folder / f"{server.name}-{next(self._numbers)}"
             log = folder / "access.log" if workload.log else None
             setting = Setting(free_port(), self._site, folder, log, content_bytes=content_bytes)
             started = running(server, setting, str(SERVER_CORE), self._niceness)
-            self._instances[key] = self._closing.enter_context(started)
+            try:
+                self._instances[key] = self._closing.enter_context(started)
+            except Failed as error:
+                self._absent[server.name] = str(error)
+                raise
         return self._instances[key]
 
     def _load(self, instance: Instance, workload: Workload, traffic: Traffic, seconds: int, number: int) -> Run:
@@ -107,11 +116,11 @@ class Bench:
         took = time.monotonic() - began
         now = cpu.tree(instance.pid)
         if not set(before) <= set(now):
-            raise Failed(f"{instance.server.name} lost a process under {workload.name}")
+            raise Failed("lost a process")
         used = cpu.seconds_of(now) - used
-        _judge(instance, workload, traffic, run, expected_bytes)
+        _judge(workload, traffic, run, expected_bytes)
         if log is not None:
-            _judge_log(instance, log, lines + run.requests)
+            _judge_log(log, lines + run.requests)
         return Sample(used / run.requests * 1e6, run.requests / run.seconds, run.p50_us, run.p99_us, used / took)
 
 
@@ -125,31 +134,30 @@ def check(instance: Instance, workload: Workload, traffic: Traffic) -> float:
         known = content is not None and instance.server.name != "floor"  # which answers constant bytes
         if known and answer.content != content:
             raise Failed(f"answers other content ({len(answer.content)} bytes)")
-        size += answer.head_bytes + (len(answer.content) if traffic.mean_content_bytes is None else 0)
+        size += answer.wire_bytes - (0 if traffic.mean_content_bytes is None else len(answer.content))
     return size / len(traffic.checks) + (traffic.mean_content_bytes or 0)
 
 
-def _judge(instance: Instance, workload: Workload, traffic: Traffic, run: Run, expected_bytes: float) -> None:
+def _judge(workload: Workload, traffic: Traffic, run: Run, expected_bytes: float) -> None:
     """Refuse a run with an error in it."""
-    where = f"{instance.server.name} under {workload.name}"
     if run.errors or not run.requests:
-        raise Failed(f"{where}: {run.requests} answers, errors {run.errors}")
+        raise Failed(f"{run.requests} answers, errors {run.errors}")
     bad = run.requests if workload.status >= 400 else 0
     if run.status != bad:
-        raise Failed(f"{where}: {run.status} of {run.requests} answers are 400 or above, {bad} were expected")
+        raise Failed(f"{run.status} of {run.requests} answers are 400 or above, {bad} were expected")
     mean = run.bytes / run.requests
     # A run ends in the midst of answers: of each connection up to one is counted in bytes and not as an answer.
     tolerance = _TOLERANCE if traffic.mean_content_bytes is not None else 0.02
     if abs(mean - expected_bytes) > expected_bytes * (tolerance + workload.connections / run.requests):
-        raise Failed(f"{where}: {mean:.0f} bytes an answer, {expected_bytes:.0f} are right")
+        raise Failed(f"{mean:.0f} bytes an answer, {expected_bytes:.0f} are right")
 
 
-def _judge_log(instance: Instance, log: Path, lines: int) -> None:
+def _judge_log(log: Path, lines: int) -> None:
     """Refuse a run whose answers are not all in the log."""
     deadline = time.monotonic() + _LOG_WITHIN_S
     while (found := _lines(log)) < lines:
         if time.monotonic() > deadline:
-            raise Failed(f"{instance.server.name}: {found} lines in the access log, {lines} are right")
+            raise Failed(f"{found} lines in the access log, {lines} are right")
         time.sleep(0.1)
 
 

@@ -70,6 +70,44 @@ def cpu_table(results: Results, workloads: Sequence[Workload], servers: Sequence
     return rows
 
 
+def detail_table(results: Results, workloads: Sequence[Workload], servers: Sequence[str]) -> list[list[str]]:
+    """Return rows of text, the first one the header: all figures of each server under each workload."""
+    rows = [["workload", "server", "CPU in µs (lowest to highest)", "requests/s", "p50 in ms", "p99 in ms", "core"]]
+    for workload in workloads:
+        for server in servers:
+            samples = samples_of(results, workload.name, server)
+            if not samples:
+                continue
+            cpu = sorted(one.cpu_us for one in samples)
+            row = [
+                f"{number(median(cpu))} ({number(cpu[0])} to {number(cpu[-1])})",
+                f"{median(one.per_second for one in samples):,.0f}",
+                f"{median(one.p50_us for one in samples) / 1000:.2f}",
+                f"{median(one.p99_us for one in samples) / 1000:.2f}",
+                f"{median(one.busy for one in samples):.0%}",
+            ]
+            rows.append([workload.name, server, *row])
+    return rows
+
+
+def reasons(results: Results, workloads: Sequence[Workload], servers: Sequence[str]) -> list[str]:
+    """Return, as lines of a list, who has no figure and why."""
+    lines = []
+    for workload in workloads:
+        for server in servers:
+            reason = results.get(workload.name, {}).get(server)
+            if isinstance(reason, str):
+                lines.append(f"- {server} under {workload.name}: {reason.splitlines()[0]}")
+    return ["\n".join(lines)] if lines else []
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as a table of Markdown."""
+    header, *body = rows
+    line = ["---"] + ["---:"] * (len(header) - 1)
+    return "\n".join("| " + " | ".join(row) + " |" for row in [header, line, *body])
+
+
 def plain(rows: Sequence[Sequence[str]]) -> str:
     """Return rows as columns of text."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

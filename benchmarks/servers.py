@@ -138,7 +138,6 @@ def apache(setting: Setting) -> Plan:
     logging = ""
     if setting.log:
         logging = f"""\
-LoadModule log_config_module /usr/lib/apache2/modules/mod_log_config.so
 LogFormat "%h %l %u %t \\"%r\\" %>s %O \\"%{{Referer}}i\\" \\"%{{User-Agent}}i\\"" combined
 CustomLog {setting.log} combined
 """
@@ -156,9 +155,10 @@ Group {ACCOUNT}
 Listen 127.0.0.1:{setting.port}
 ListenBacklog 4096
 ServerLimit {setting.workers}
+ThreadLimit 1100
 StartServers {setting.workers}
-ThreadsPerChild 64
-MaxRequestWorkers {64 * setting.workers}
+ThreadsPerChild 1100
+MaxRequestWorkers {1100 * setting.workers}
 AsyncRequestWorkerFactor 32
 KeepAlive On
 KeepAliveTimeout 600
@@ -233,7 +233,6 @@ def caddy(setting: Setting) -> Plan:
 {{
     admin off
     auto_https off
-    persist_config off
 }}
 http://127.0.0.1:{setting.port} {{
     root * {setting.site}
@@ -282,7 +281,8 @@ def application(environ, start_response):
 """
     argv = (
         str(VENV / "bin/granian"), "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(setting.port),
-        "--workers", str(setting.workers), "--backlog", "4096", "--static-path-route", "/",
+        "--workers", str(setting.workers), "--backlog", "4096", "--blocking-threads", "16",
+        "--static-path-route", "",
         "--static-path-mount", str(setting.site), "absent:application",
     )  # fmt: skip
     return Plan(argv, {"absent.py": application})
@@ -319,7 +319,7 @@ SERVERS: Final = {
         Server("caddy", caddy, ("caddy", "version"), ("caddy",), log="its default for requests: JSON"),
         Server(
             "gunicorn", gunicorn, (str(VENV / "bin/gunicorn"), "--version"),
-            pypi=("gunicorn", "whitenoise"), note="with WhiteNoise",
+            pypi=("gunicorn", "whitenoise"), log="its own, a write(2) for each line", note="with WhiteNoise",
         ),
         Server("granian", granian, (str(VENV / "bin/granian"), "--version"), pypi=("granian",)),
         Server(
