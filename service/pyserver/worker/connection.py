@@ -28,6 +28,7 @@ from pyserver.http.reader import RequestReader
 from pyserver.http.request import Request
 from pyserver.http.response import CONTINUE, Response, error_response
 from pyserver.ipc.assignment import Origin
+from pyserver.ipc.messages import Drain
 from pyserver.ipc.stats import Tally
 from pyserver.limits import (
     BATCH_MAX,
@@ -65,6 +66,7 @@ class Phase(IntEnum):
     WORKING = 2  # a job of a follower; it is not in epoll meanwhile
     LINGERING = 3  # the client's end, after an answer that closes
     CLOSED = 4
+    RETURNING = 5  # nothing here: others shall go on with it
 
 
 # The two that are compared for each event, as plain names.
@@ -90,6 +92,7 @@ class Connection:
         "head_of",
         "lingered",
         "mark",
+        "origin",
         "outgoing",
         "peer",
         "phase",
@@ -100,8 +103,9 @@ class Connection:
         "watched",
     )
 
-    def __init__(self, client: socket.socket, fd: int, deadline: float) -> None:
+    def __init__(self, client: socket.socket, fd: int, deadline: float, origin: int = 0) -> None:
         self.socket = client
+        self.origin = origin  # index of its listener
         self.fd = fd
         self.reader = RequestReader()
         self.phase = Phase.READING
@@ -140,7 +144,9 @@ class Connections:
     ) -> None:
         self.table: dict[int, Connection] = {}  # by descriptor
         self.jobs: deque[Job] = deque()  # for worker.pool
-        self.draining = False
+        self.draining = False  # what is answered is closed
+        self.returning: dict[Connection, None] = {}  # for worker.pool: on their way back to the master
+        self._moving = False  # what is answered goes back to the master
         self._sites = sites
         self._origins = origins
         self._limits = limits
@@ -154,12 +160,15 @@ class Connections:
 
     # -- events, called by worker.pool ---------------------------------------------------------
 
-    def adopt(self, fd: int, origin: int) -> None:
+    def adopt(self, fd: int, origin: int, *, parked: bool = False) -> None:
         """Take over a client that the master passed on, and read from it at once."""
         client = socket.socket(self._origins[origin].family, socket.SOCK_STREAM, 0, fd)
-        connection = Connection(client, fd, self._clock.now + self._limits.head_deadline)
+        connection = Connection(client, fd, self._clock.now + self._limits.head_deadline, origin)
         self.table[fd] = connection
-        self._tally.connections += 1
+        if parked:  # another worker has counted it, and perhaps answered it before: its time is that of an idle one
+            connection.answered = 1
+        else:
+            self._tally.connections += 1
         self.readable(connection)
 
     def ready(self, connection: Connection) -> None:
@@ -211,9 +220,17 @@ class Connections:
             else:
                 self.close(connection)
 
-    def drain(self) -> None:
-        """Finish what is under way, and take nothing new."""
-        self.draining = True
+    def drain(self, how: int) -> None:
+        """Finish what is under way, and take nothing new; said again, it may be another way."""
+        idle = [each for each in self.table.values() if each.idle]
+        self._moving = how == Drain.MOVE
+        self.draining = not self._moving
+        if self._moving:
+            for connection in idle:
+                self._return(connection)
+            return
+        for connection in tuple(self.returning):
+            self.close(connection)
         grace = self._clock.now + DRAIN_GRACE_S
         for connection in [each for each in self.table.values() if each.idle]:
             # Its next request may have arrived this moment: look, and answer it with `Connection: close`.
@@ -222,11 +239,23 @@ class Connections:
             connection.deadline = min(connection.deadline, grace)
             self._parking.put(connection)
 
+    def to_return(self) -> list[Connection]:
+        """Return some that go back to the master together: of one listener."""
+        batch: list[Connection] = []
+        for connection in self.returning:
+            if batch and connection.origin != batch[0].origin:
+                break
+            batch.append(connection)
+            if len(batch) == BATCH_MAX:
+                break
+        return batch
+
     def submit(self, run: Callable[[], None], then: Callable[[], None]) -> bool:
         """Take work of a handler that no client waits for; False when the worker is about to leave."""
-        if not self.draining:
+        leaving = self.draining or self._moving
+        if not leaving:
             self.jobs.append(Job(run, then))
-        return not self.draining
+        return not leaving
 
     # -- the spine -------------------------------------------------------------------------------
 
@@ -315,9 +344,15 @@ class Connections:
             if self.draining:
                 self.close(connection)
                 return
+            if self._moving:
+                self._return(connection)
+                return
             connection.head_of = -1
             connection.mark = 0
             connection.deadline = now + limits.keep_alive
+        elif self._moving:
+            self._return(connection)
+            return
         self._watch(connection, _IN)
 
     def _wants_content(self, connection: Connection, request: Request) -> bool:
@@ -492,6 +527,7 @@ class Connections:
         connection.phase = Phase.CLOSED
         if connection.bucket:
             self._parking.remove(connection)
+        self.returning.pop(connection, None)
         del self.table[connection.fd]
         if not at_work:  # a follower may be sending on it; see _was_closed
             connection.socket.close()  # and with it, out of epoll
@@ -532,6 +568,14 @@ class Connections:
         # A deadline that moved later needs nothing: its bucket comes first, and looks again (worker.parking).
         if not connection.bucket or connection.deadline * PARKING_TICKS_PER_S < connection.bucket - 1:
             self._parking.put(connection)
+
+    def _return(self, connection: Connection) -> None:
+        """Leave a connection of which nothing is here to others (worker.pool sends it)."""
+        self._unwatch(connection)
+        if connection.bucket:
+            self._parking.remove(connection)
+        connection.phase = Phase.RETURNING
+        self.returning[connection] = None
 
     def _unwatch(self, connection: Connection) -> None:
         if connection.watched:
