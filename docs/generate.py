@@ -139,7 +139,7 @@ def security_page() -> str:
 HEAD: Final = """\
 # The configuration of pyserver. What is commented out is the default. After a change:
 #
-#     pyserver check && systemctl restart pyserver
+#     systemctl reload pyserver
 #
 # Files in conf.d beside this one are read after it, by name: put changes there, and this file stays as packaged.
 """

@@ -32,7 +32,7 @@ MEANING: Final = {
 CAUSE: Final[dict[Event, str]] = {
     "spawned": "the master forked it",
     "ready": "its message READY arrived",
-    "drain": "the service stops: the order DRAIN was sent",
+    "drain": "the service stops, or a reload has replaced the worker: the order DRAIN was sent",
     "hung": "no heartbeat within `server.start_within` (before the first) or `server.hung_after`",
     "killed": "the grace after SIGABRT is over, the drain deadline has passed, or the stop is forced",
     "exited": "its pidfd is readable: it was reaped, and what it left half done is mended",

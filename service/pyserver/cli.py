@@ -28,6 +28,7 @@ from pyserver.config import (
     printable,
 )
 
+CONTROL_PATH: Final = "/run/pyserver-control.sock"  # of pyserver-control.socket (ipc.control)
 EX_CONFIG: Final = 78  # sysexits.h
 _ERR, _WARNING, _INFO = 3, 4, 6  # syslog(3)
 _FORMATS: Final = ("gz", "br", "zst")  # endings of siblings (files.codings)
@@ -158,6 +159,13 @@ def status(given: argparse.Namespace) -> int:
     return observe.main(given.name, given.json)
 
 
+def reload(given: argparse.Namespace) -> int:
+    """Order a running server to take up configuration and code anew."""
+    from pyserver.ipc import control  # noqa: PLC0415  `check` does without
+
+    return control.main(given.control, given.name, given.within)
+
+
 def compress(given: argparse.Namespace) -> int:
     """Write coded variants beside the files of a tree."""
     from pyserver import compress as work  # noqa: PLC0415  nothing else needs its libraries
@@ -269,6 +277,16 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--name", metavar="SEGMENT", help="name of the shared segment, where several servers run")
 
     command = commands.add_parser(
+        "reload", help=_RELOAD, description=_sentence(_RELOAD), epilog=_RELOAD_MORE, **_AS_WRITTEN
+    )
+    command.set_defaults(run=reload)
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("--control", metavar="PATH", help=f"the server's control socket (default: {CONTROL_PATH})")
+    where.add_argument("--name", metavar="SEGMENT", help="name of the shared segment, of a server without systemd")
+    text = "how long to wait for the outcome (default: 90)"
+    command.add_argument("--within", metavar="SECONDS", type=_seconds, default=90.0, help=text)
+
+    command = commands.add_parser(
         "compress", help=_COMPRESS, description=_sentence(_COMPRESS), epilog=_COMPRESS_MORE, **_AS_WRITTEN
     )
     command.set_defaults(run=compress)
@@ -290,6 +308,12 @@ def _formats(text: str) -> tuple[str, ...]:
         if name not in _FORMATS:
             raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(_FORMATS)}")
     return names
+
+
+def _seconds(text: str) -> float:
+    if not (text.isascii() and text.isdecimal() and int(text) >= 1):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, 1 or more")
+    return float(text)
 
 
 def _jobs(text: str) -> int:
@@ -320,6 +344,7 @@ _PROGRAM: Final = "A web server for Linux that is of systemd: it serves a folder
 _SERVE: Final = "serve a folder, in the foreground"
 _CHECK: Final = "validate the configuration, look at the files, and change nothing"
 _EXPLAIN: Final = "answer one request here, and say why it is answered so"
+_RELOAD: Final = "take up configuration and code anew, without losing a connection"
 _STATUS: Final = "look once at a running server, also at a hung one"
 
 _COMPRESS: Final = "write compressed variants beside the files of a folder"
@@ -361,7 +386,7 @@ examples:
   pyserver serve --config /etc/pyserver/pyserver.toml --set limits.keep_alive=5
 
 SIGTERM finishes the answers under way, then ends; a second one, or SIGINT, ends at once.
-SIGUSR1 opens the access log anew.
+SIGHUP takes up configuration and code anew, as `pyserver reload` does. SIGUSR1 opens the access log anew.
 
 {_EXIT_CODES}"""
 
@@ -397,6 +422,24 @@ examples:
 exit codes:
   0   the server was found
   1   it was not
+  2   wrong usage
+"""
+
+_RELOAD_MORE: Final = """\
+What `systemctl reload pyserver` runs. The server first tries the new configuration and the new code in a process of its
+own. If a worker does not come up there, nothing changes, and the reason is on standard error. Otherwise new workers
+follow those that serve: these finish what they have, and leave idle connections to the new ones. Listeners stay as they
+are. SIGHUP to the master does the same, and nobody is told the outcome but the log.
+
+Root may order it, and who is in the group of the server.
+
+examples:
+  pyserver reload                      the service; or the only server that runs, where there is no service
+  pyserver reload --name pyserver.4711
+
+exit codes:
+  0   the new workers serve
+  1   they do not; those before them do
   2   wrong usage
 """
 

@@ -105,6 +105,24 @@ MUTEX_PATIENCE_MASTER_S: Final = 0.2
 MUTEX_RECOVERY_S: Final = 0.1
 MEND_AGAIN_S: Final = 0.5
 
+# Rows of the segment, 320 bytes each: for the workers that serve (64 at most), for as many that are to follow them at a
+# reload, and for those of earlier reloads that have not finished yet.
+SLOTS_MAX: Final = 192
+
+# A reload is decided by so much of the option start_within after it was asked for (9 s of 10): whoever allows that time
+# shall hear the outcome within it.
+RELOAD_SHARE: Final = 0.9
+
+# Workers that a reload has replaced may finish what they have: answers end by themselves, or by the option send_stall.
+# This is a bound only for what the connections' own deadlines might not see.
+REPLACED_DRAIN_S: Final = 24 * 3600.0
+
+# Of what a rehearsal says, the last lines stand for the reason. A memory file holds it, so it needs a bound.
+REHEARSAL_SAID_MAX_BYTES: Final = 64 * KIB
+
+# Orders that are open on the control socket at a time; each is a person or a program that waits for a reload.
+CONTROL_MAX: Final = 16
+
 # -- the configuration (enforced by config) -------------------------------------------------
 
 # One file of it. Nobody writes more by hand; who names /dev/zero or a disk image gets an error and no memory is lost.

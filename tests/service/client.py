@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -252,6 +253,17 @@ def _keep_alive(address: Address, targets: list[tuple[str, str]], over: threadin
             report.failed(error, before)
 
 
+def _idle(client: Client, target: str) -> str:
+    """Ask once more on a connection that was idle all the time: what became of it?"""
+    try:
+        answer = client.ask(target)
+    except Failure as error:
+        return type(error).__name__
+    finally:
+        client.close()
+    return "lives" if answer.status == 200 else str(answer.status)
+
+
 def main() -> None:
     order = json.loads(sys.argv[1])
     address = order["address"] if isinstance(order["address"], str) else (order["address"][0], order["address"][1])
@@ -263,8 +275,14 @@ def main() -> None:
         threading.Thread(target=work, args=(address, targets, over, report))
         for (work, _), report in zip(kinds, reports, strict=True)
     ]
+    idle = [Client(address, within=20) for _ in range(order.get("idle", 0))]
+    target = targets[0][0]
+    for client in idle:
+        client.ask(target)
     for thread in threads:
         thread.start()
+    if idle or "idle" in order:
+        print("begun", flush=True)
     sys.stdin.read()
     over.set()
     for thread in threads:
@@ -272,6 +290,7 @@ def main() -> None:
     document = {
         "answered": {kind: sum(each.answered for each in reports if each.kind == kind) for _, kind in kinds},
         "longest": max((each.longest for each in reports), default=0.0),
+        "idle": Counter(_idle(client, target) for client in idle),
         "failures": [failure for each in reports for failure in each.failures],
     }
     json.dump(document, sys.stdout)

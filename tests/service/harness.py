@@ -73,7 +73,7 @@ class Server:
         listeners: Sequence[tuple[str, socket.socket]] = (),
         listen_pid: int | None = None,  # None: its own
         named: bool = True,
-        workers: int = 2,
+        workers: int | None = 2,
         threads: int = 4,
         access_log: Path | None = None,
         settings: Mapping[str, object] | None = None,  # --set
@@ -81,6 +81,7 @@ class Server:
         nofile: int = 0,
         without: Sequence[int] = (),  # capabilities
         dev: bool = True,
+        code: Path = TREE / "service",
     ) -> None:
         self.log: list[str] = []
         self.notifications: list[Notification] = []
@@ -88,8 +89,9 @@ class Server:
         self.may_complain = False  # about a Traceback in the log
         self._home = tempfile.TemporaryDirectory(prefix="pyserver-")  # short: it is part of a socket's address
         self._watchdog = watchdog
+        self._code = code
         arguments = ["serve", *(("--root", str(root)) if config is None else ("--config", str(config)))]
-        arguments += ["--workers", str(workers), "--threads", str(threads)]
+        arguments += ["--threads", str(threads), *(() if workers is None else ("--workers", str(workers)))]
         for address in bind:
             arguments += ["--bind", address]
         if access_log is not None:
@@ -116,7 +118,7 @@ class Server:
 
     def _start(self, command: list[str], order: Mapping[str, object]) -> subprocess.Popen[bytes]:
         environ = {key: value for key, value in os.environ.items() if not key.startswith(("LISTEN_", "PYTHON"))}
-        environ |= {"PYTHONPATH": str(TREE / "service"), "NOTIFY_SOCKET": f"{self._home.name}/notify"}
+        environ |= {"PYTHONPATH": str(self._code), "NOTIFY_SOCKET": f"{self._home.name}/notify"}
         if self._watchdog:
             environ["WATCHDOG_USEC"] = str(int(self._watchdog * 1e6))
         descriptors = order["listeners"]
@@ -224,6 +226,10 @@ class Server:
     def status(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `pyserver status` for this server."""
         return run("status", "--name", f"pyserver.{self.pid}", *arguments)
+
+    def reload(self, *arguments: str, within: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """Run `pyserver reload` for this server."""
+        return run("reload", "--name", f"pyserver.{self.pid}", *arguments, within=within)
 
     def counters(self) -> dict[str, int]:
         """Return the totals."""

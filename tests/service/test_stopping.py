@@ -151,14 +151,6 @@ def test_interrupt_at_a_terminal_ends_at_once(busy: tuple[Server, Client]) -> No
         client.answer()
 
 
-def test_hangup_changes_nothing(serve: Serve) -> None:
-    server = serve()
-    with server.logs("SIGHUP ignored"):
-        server.send_signal(signal.SIGHUP)
-    assert server.ask().status == 200
-    assert server.generations() == {0: 1, 1: 1}
-
-
 def test_workers_ignore_signals_for_the_group(serve: Serve) -> None:
     """Ctrl-C goes to every process of the terminal's group; the master alone decides what it means."""
     server = serve()

@@ -20,7 +20,7 @@ SHOWN = {
 
 # What a package's maintainer script would do.
 INSTALL = """
-    cp /usr/share/pyserver/systemd/pyserver.service /usr/share/pyserver/systemd/pyserver.socket /etc/systemd/system/
+    cp /usr/share/pyserver/systemd/*.service /usr/share/pyserver/systemd/*.socket /etc/systemd/system/
     mkdir -p /usr/local/lib/sysusers.d
     cp /usr/share/pyserver/systemd/pyserver.sysusers.conf /usr/local/lib/sysusers.d/pyserver.conf
     systemd-sysusers

@@ -6,6 +6,7 @@ Fails:   AssertionError, TimeoutError or CommandError: each is a test's failure.
 Used by: tests.systemd.
 """
 
+import hashlib
 import json
 import re
 import subprocess
@@ -39,7 +40,10 @@ access = "/var/log/pyserver/access.log"
 root = "/var/www/pyserver"
 """
 
-UNITS = ("pyserver.socket", "pyserver.service")
+TREE = Path(__file__).parents[2]
+PAGE = TREE / "www/index.html"
+
+UNITS = ("pyserver.socket", "pyserver-control.socket", "pyserver.service")
 
 
 @dataclass
@@ -49,6 +53,16 @@ class Load:
     answered: int = 0
     longest_s: float = 0.0
     lost: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Clients:
+    """What the clients of Service.clients() saw; known when its block has ended."""
+
+    answered: dict[str, int] = field(default_factory=dict)
+    longest: float = 0.0
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    idle: dict[str, int] = field(default_factory=dict)
 
 
 class Service:
@@ -159,6 +173,24 @@ class Service:
                 yield seen
             finally:
                 report, _ = running.communicate(timeout=60)
+        assert running.returncode == 0
+        vars(seen).update(json.loads(report))
+
+    @contextmanager
+    def clients(self, idle: int = 0, one_shot: int = 2, keep_alive: int = 2) -> Iterator[Clients]:
+        """Keep clients of every kind while the block runs; each answer is compared with what there is to get."""
+        seen = Clients()
+        page = hashlib.sha256(PAGE.read_bytes()).hexdigest()
+        order: dict[str, Any] = {"address": ["127.0.0.1", 80], "targets": {"/": page}}
+        order |= {"one_shot": one_shot, "keep_alive": keep_alive, "idle": idle}
+        program = self.machine.beside(sys.executable, "-m", "tests.service.client", json.dumps(order))
+        with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=TREE) as running:
+            assert running.stdout is not None
+            assert running.stdout.readline() == "begun\n"
+            try:
+                yield seen
+            finally:
+                report, _ = running.communicate(timeout=90)
         assert running.returncode == 0
         vars(seen).update(json.loads(report))
 

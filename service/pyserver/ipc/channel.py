@@ -10,9 +10,9 @@ Used by: master.main, master.acceptor, worker.pool.
 import array
 import socket
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Self
 
-from pyserver.ipc.messages import SIZE, Garbled, Kind, Message, pack, unpack
+from pyserver.ipc.messages import SIZE, Drain, Garbled, Kind, Message, pack, unpack
 from pyserver.limits import BATCH_MAX, CHANNEL_BUFFER_BYTES
 
 _SEND: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
@@ -118,10 +118,20 @@ class Channel:
         self.master_end = End(ours)
         self.worker_end = End(theirs)
 
+    @classmethod
+    def adopt(cls, master_end: int, worker_end: int) -> Self:
+        """Take up both ends again, by their descriptors."""
+        channel = cls.__new__(cls)
+        ours, theirs = socket.socket(fileno=master_end), socket.socket(fileno=worker_end)
+        for end in (ours, theirs):
+            end.setblocking(False)
+        channel.master_end, channel.worker_end = End(ours), End(theirs)
+        return channel
+
     def close(self) -> None:
         """Close both ends; what waited in the channel is closed with them."""
         self.master_end.close()
         self.worker_end.close()
 
 
-__all__ = ["Channel", "End", "Full", "Garbled", "Gone", "Kind", "Message"]
+__all__ = ["Channel", "Drain", "End", "Full", "Garbled", "Gone", "Kind", "Message"]

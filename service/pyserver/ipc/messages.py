@@ -14,11 +14,19 @@ from typing import Final, NamedTuple
 class Kind(IntEnum):
     """Every message there is."""
 
-    CONNECTIONS = 1  # master -> worker, `carried` descriptors of clients
+    CONNECTIONS = 1  # master -> worker, `carried` descriptors of new clients
     DRAIN = 2  # master -> worker: finish what you have, then exit (`drain_by_ns` of its row); for `generation` only
     REOPEN = 3  # master -> worker: open the log files again (`reopen_ns` of its row); for `generation` only
     READY = 4  # worker -> master: `generation` is through its start-up
     ROOM = 5  # worker -> master: the queue was full and has room again
+    PARKED = 6  # either way, the same of clients that a worker had and of whose next request nothing was read
+
+
+class Drain(IntEnum):
+    """What becomes of connections, when a worker drains, once nothing of a request or an answer is under way."""
+
+    CLOSE = 0  # they are closed; answers that are still to come say so
+    MOVE = 1  # they go back to the master, whenever that is: other workers go on with them
 
 
 class Garbled(Exception):

@@ -4,7 +4,7 @@ Owns:    the words and the JSON of `pyserver status`.
 Never:   writes into the segment or takes a mutex: a reader may have no right to, and may be killed. Consistency of
          the totals is by the fold counter, which is odd while they change.
 Fails:   exit status 1 with one line on stderr when no server is found, several are, or one cannot be read.
-Used by: cli.
+Used by: cli; ipc.control (which server).
 """
 
 import json
@@ -29,6 +29,7 @@ class Worker(NamedTuple):
     """One worker slot."""
 
     slot: int
+    crew: int
     state: str
     pid: int
     generation: int
@@ -53,6 +54,9 @@ class Snapshot(NamedTuple):
     restarts: int
     accept_pauses: int
     saturations: int
+    crew: int  # the one that serves
+    reloads: int
+    reloaded: int  # wall clock, seconds: the last reload; 0: none
     totals: dict[str, int]
     workers: list[Worker]
 
@@ -68,10 +72,13 @@ def snapshot(segment: Segment, *, alive: bool = True) -> Snapshot:
     workers = []
     for slot in range(segment.slots):
         at = {name: words[segment.row(slot, name)] for name in segments.ROW}
+        if not at["crew"]:
+            continue
         running = at["state"] != 0
         workers.append(
             Worker(
                 slot=slot,
+                crew=at["crew"],
                 state=STATES[at["state"]] if at["state"] < len(STATES) else str(at["state"]),
                 pid=at["pid"] if running else 0,
                 generation=at["generation"],
@@ -95,6 +102,9 @@ def snapshot(segment: Segment, *, alive: bool = True) -> Snapshot:
         restarts=header("restarts"),
         accept_pauses=header("accept_pauses"),
         saturations=header("saturations"),
+        crew=header("crew"),
+        reloads=header("reloads"),
+        reloaded=header("reloaded"),
         totals=totals,
         workers=workers,
     )
@@ -126,7 +136,7 @@ def _counters(segment: Segment) -> tuple[dict[str, int], list[dict[str, int]]]:
 def main(name: str | None, as_json: bool) -> int:  # noqa: FBT001
     """Print the server's state; return the exit status."""
     try:
-        chosen, alive = _choose(name)
+        chosen, alive = choose(name)
         segment = Segment.attach(chosen)
     except SegmentError as error:
         print(f"pyserver: {error}", file=sys.stderr)
@@ -137,7 +147,7 @@ def main(name: str | None, as_json: bool) -> int:  # noqa: FBT001
     return 0
 
 
-def _choose(name: str | None) -> tuple[str, bool]:
+def choose(name: str | None) -> tuple[str, bool]:
     """Return the segment to look at, and whether its server lives."""
     there = dict(segments.found())
     if name is not None:
@@ -165,10 +175,11 @@ def as_text(seen: Snapshot) -> str:
     """Return the snapshot for a person, within 80 columns."""
     totals = seen.totals
     state = "stopping" if seen.stopping else "serving"
-    ready = sum(worker.state == "ready" for worker in seen.workers)
+    crew = [worker for worker in seen.workers if worker.crew == seen.crew]
+    ready = sum(worker.state == "ready" for worker in crew)
     wait_ms = totals["queue_wait"] / max(1, totals["connections"]) / 1e6
     answers = ", ".join(f"{digit}xx {totals[f'responses_{digit}xx']}" for digit in "2345")
-    workers = f"{ready}/{len(seen.workers)} workers ready, {seen.restarts} restarted"
+    workers = f"{ready}/{len(crew)} workers ready, {seen.restarts} restarted"
     queue = f"{seen.filled_slots} waiting, {seen.empty_slots} of {seen.capacity} free; mean wait {wait_ms:.2f} ms"
     lines = [
         f"pyserver {state if seen.alive else 'is gone'}, master {seen.master_pid}, {workers}",
@@ -177,6 +188,8 @@ def as_text(seen: Snapshot) -> str:
         f"requests    {totals['requests']}: {answers}",
         f"traffic     {_bytes(totals['bytes_sent'])} sent, {_bytes(totals['bytes_received'])} received",
     ]
+    if seen.reloads:
+        lines.append(f"reloads     {seen.reloads}, the last {_when(seen.reloaded)}")
     trouble = {
         "ended by a deadline": totals["deadlines"],
         "lost": totals["connections_lost"],

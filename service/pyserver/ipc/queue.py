@@ -66,6 +66,27 @@ class Queue:
             raise SegmentError(f"cannot make the semaphores of {segment.name}: {error}") from error
         return cls(segment, made, capacity)
 
+    @classmethod
+    def adopt(cls, segment: Segment, capacity: int, sent: dict[int, int], in_hand: int) -> Self:
+        """Take up the queue again that this process made before it executed itself; raises SegmentError."""
+        try:
+            made = {name: semaphores.attach(segment.name, name) for name in semaphores.NAMES}
+        except (OSError, posix_ipc.Error) as error:
+            raise SegmentError(f"cannot open the semaphores of {segment.name}: {error}") from error
+        queue = cls(segment, made, capacity)
+        for slot, count in sent.items():
+            queue._sent[slot] = count
+        queue._in_hand = in_hand
+        return queue
+
+    @classmethod
+    def private(cls, segment: Segment, capacity: int) -> Self:
+        """Make the semaphores of a segment without a name; theirs are gone at once."""
+        queue = cls.create(segment, capacity)
+        for semaphore in queue._made.values():  # noqa: SLF001  of this class
+            semaphore.unlink()
+        return queue
+
     def close(self) -> None:
         """Remove the names and drop the handles; for the master."""
         _remove(self._made)
@@ -81,6 +102,11 @@ class Queue:
     def room(self) -> int:
         """How many more may be accepted."""
         return self._empty.value
+
+    @property
+    def capacity(self) -> int:
+        """How many connections may wait."""
+        return self._capacity
 
     @property
     def in_hand(self) -> int:
@@ -151,6 +177,26 @@ class Queue:
     def _hold(self, count: int) -> None:
         self._in_hand += count
         self._words[_IN_HAND] = self._in_hand
+
+    def forget(self, slot: int) -> None:
+        """Begin the ledger of a slot anew, which has no worker, and whose channel is empty and gone."""
+        self._sent[slot] = 0
+        row = self._segment.row(slot)
+        self._words[row + _SENT] = self._words[row + _RECEIVED] = 0
+
+    def resize(self, capacity: int) -> bool:
+        """Bring the queue to another capacity; True when it is there. Raises semaphores.Stuck.
+
+        What waits already is not sent away: a queue that is to be smaller than that gets there as workers take it.
+        """
+        with self._mutex:
+            while self._capacity < capacity:
+                self._empty.release()
+                self._capacity += 1
+            while self._capacity > capacity and try_acquire(self._empty):
+                self._capacity -= 1
+            self._words[HEADER["capacity"]] = self._capacity
+        return self._capacity == capacity
 
     def want_room(self) -> bool:
         """Ask the workers for a message when there is room; True when there is some already."""

@@ -4,13 +4,15 @@ Owns:    the layout (header, totals, a row per worker slot), the lock that says 
 Never:   trusts a length or an index that it read from the segment: sizes come from the configuration, and a reader
          checks them against the file's (a compromised worker can write here).
 Fails:   SegmentError with one line for a person.
-Used by: master (creates), worker (inherits the mapping by fork), ipc.observe (attaches to read).
+Used by: master (creates, or adopts after it executed itself), worker (inherits the mapping by fork), ipc.observe
+         (attaches to read).
 
 Everything is a 64-bit word in host order, so that a store is one instruction and never seen half (x86-64, aarch64).
 Each word has one writer; rows are whole cache lines, so writers do not slow each other down.
 
 The name is `/pyserver.PID`. The master holds a record lock on the segment (fcntl(2), F_SETLK) as long as it lives:
-the kernel drops it with the process, whatever way it ends, so a name without a lock is a dead server's.
+the kernel drops it with the process, whatever way it ends, so a name without a lock is a dead server's. It passes
+through execve(2), but goes with the first descriptor of the segment that the process closes.
 """
 
 import contextlib
@@ -20,7 +22,7 @@ import os
 import re
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, Self
 
@@ -30,7 +32,7 @@ from pyserver.ipc import semaphores
 from pyserver.ipc.stats import COUNTERS
 
 MAGIC: Final = int.from_bytes(b"pyserver", "little")
-VERSION: Final = 1
+VERSION: Final = 2
 WORD: Final = 8
 LINE_WORDS: Final = 8  # a cache line
 
@@ -75,6 +77,9 @@ HEADER: Final = _indexed(
     "restarts",  # workers that died and were replaced
     "accept_pauses",  # times the master ran out of descriptors
     "saturations",  # times the queue was full
+    "crew",  # the workers that serve: those whose row says the same; one more with each reload
+    "reloads",  # that took effect
+    "reloaded",  # wall clock, seconds: the last of them; 0: none yet
     "queue_mutex_state",  # the master's cells for queue_mutex: semaphores.CELLS words
     "queue_mutex_turns",
     "queue_mutex_holds",
@@ -87,6 +92,7 @@ ROW: Final = _indexed(
     "state",  # the slot's, written by the master
     "pid",  # master
     "generation",  # master
+    "crew",  # master: which one it belongs to; 0: nobody uses this row
     "since_ns",  # master: CLOCK_MONOTONIC at the spawn
     "sent",  # master: the ledger, connections ever put into this slot's channel
     "received",  # worker: the ledger, connections ever taken out of it
@@ -99,6 +105,7 @@ ROW: Final = _indexed(
     "beat_ns",  # worker: CLOCK_MONOTONIC at its last round
     "reopen_ns",  # master: CLOCK_MONOTONIC, when this generation was last told to open its log again
     "drain_by_ns",  # master: CLOCK_MONOTONIC, when this generation shall have drained; 0: it shall serve
+    "drain_how",  # master: messages.Drain, written before drain_by_ns
 )
 ROW_COUNTERS: Final = _lines(len(ROW))  # the counters begin on a line of their own
 ROW_WORDS: Final = ROW_COUNTERS + _lines(len(COUNTERS))
@@ -114,15 +121,15 @@ def words_for(slots: int) -> int:
 class Segment:
     """The mapped words, and where things are in them."""
 
-    __slots__ = ("_map", "_owner", "_shared", "name", "slots", "words")
+    __slots__ = ("_fd", "_map", "_owner", "name", "slots", "words")
 
-    def __init__(self, name: str, mapping: mmap.mmap, slots: int, shared: posix_ipc.SharedMemory | None) -> None:
+    def __init__(self, name: str, mapping: mmap.mmap, slots: int, fd: int | None) -> None:
         self.name = name
         self.slots = slots
         self.words = memoryview(mapping).cast("Q")
         self._map = mapping
-        self._shared = shared
-        self._owner = os.getpid() if shared is not None else None
+        self._fd = fd  # the master's, which carries the lock
+        self._owner = os.getpid() if fd is not None else None
 
     # -- made by the master ---------------------------------------------------------------
 
@@ -140,7 +147,7 @@ class Segment:
         except OSError as error:
             shared.unlink()
             raise SegmentError(f"no shared memory of {size} bytes: {error.strerror}") from error
-        segment = cls(shared.name, mapping, slots, shared)
+        segment = cls(shared.name, mapping, slots, shared.fd)
         words = segment.words
         words[HEADER["version"]] = VERSION
         words[HEADER["slots"]] = slots
@@ -149,6 +156,38 @@ class Segment:
         words[HEADER["since"]] = int(time.time())
         words[HEADER["magic"]] = MAGIC  # last: from here on a reader may believe it
         return segment
+
+    @classmethod
+    def adopt(cls, name: str, descriptors: Sequence[int], slots: int) -> Self:
+        """Map the segment that this process made before it executed itself; raises SegmentError."""
+        fd, *others = descriptors
+        try:
+            mapping = mmap.mmap(fd, words_for(slots) * WORD)
+            for other in others:
+                os.close(other)
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (OSError, ValueError) as error:
+            raise SegmentError(f"cannot map the segment that was handed over: {error}") from error
+        return cls(name, mapping, slots, fd)
+
+    def descriptors(self) -> list[int]:
+        """Return this process's descriptors of it, to be handed over: the lock goes with the first that is closed.
+
+        The mapping has one of its own, which it does not tell (mmap duplicates what it is given).
+        """
+        assert self._fd is not None
+        mine = os.fstat(self._fd)
+        found = [self._fd]
+        for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  numbers, not files
+            with contextlib.suppress(OSError):  # the one that lists
+                if int(name) != self._fd and os.path.samestat(os.fstat(int(name)), mine):
+                    found.append(int(name))
+        return found
+
+    @classmethod
+    def private(cls, slots: int) -> Self:
+        """Return one that is not in /dev/shm: for this process and its children, and nobody looks at it."""
+        return cls(f"/pyserver.{os.getpid()}", mmap.mmap(-1, words_for(slots) * WORD), slots, None)
 
     # -- attached by a reader ---------------------------------------------------------------
 
@@ -188,10 +227,10 @@ class Segment:
         """Unmap. In the process that made it, remove the name too (the lock goes with the descriptor)."""
         self.words.release()
         self._map.close()
-        if self._shared is not None and self._owner == os.getpid():
+        if self._fd is not None and self._owner == os.getpid():
             with contextlib.suppress(posix_ipc.ExistentialError):
-                self._shared.unlink()
-            self._shared.close_fd()
+                posix_ipc.unlink_shared_memory(self.name)
+            os.close(self._fd)
 
 
 def _create_locked() -> posix_ipc.SharedMemory:

@@ -60,6 +60,11 @@ def create(segment_name: str, name: str, value: int) -> Semaphore:
     return cast("Semaphore", made)
 
 
+def attach(segment_name: str, name: str) -> Semaphore:
+    """Open the semaphore `name` of a segment; raises posix_ipc.ExistentialError if there is none."""
+    return cast("Semaphore", posix_ipc.Semaphore(f"{segment_name}.{name}"))
+
+
 def try_acquire(semaphore: Semaphore) -> bool:
     """Take one if there is one, without waiting."""
     while True:

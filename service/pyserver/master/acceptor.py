@@ -11,7 +11,7 @@ import logging
 import os
 import select
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from pyserver.ipc.channel import Channel, Full, Gone, Kind, Message
@@ -52,7 +52,7 @@ class Acceptor:
         self,
         listeners: list[Listener],
         queue: Queue,
-        channels: list[Channel],
+        channels: Mapping[int, Channel],
         poll: select.epoll,
         loads: Callable[[], dict[int, int]],
     ) -> None:
@@ -67,6 +67,7 @@ class Acceptor:
         self._saturated = False
         self._resume_at = 0.0  # monotonic; 0: not paused
         self._held: list[tuple[list[int], Message]] = []  # accepted, and no channel had room
+        self._returned: list[tuple[list[int], Message]] = []  # by workers that leave; no room is taken for them yet
         # Given back to the process while accept() finds no descriptor, so that it can still act (T-52).
         self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._tell_at = 0.0  # when a pause is worth a line in the log again
@@ -96,16 +97,37 @@ class Acceptor:
         if self._saturated and self._queue.room:
             self._saturated = False
             self._queue.room_told()
+        if self._returned:
+            self._pass_on_returned()
         self._set_polling(not self._stopped and bool(self._loads()))
 
     @property
     def _stopped(self) -> bool:
-        return self._saturated or bool(self._resume_at) or bool(self._held)
+        return self._saturated or bool(self._resume_at) or bool(self._held) or bool(self._returned)
 
     @property
     def wake_at(self) -> float | None:
         """When look_again() wants to be called at the latest, on the monotonic clock."""
         return self._resume_at or None
+
+    def take_back(self, descriptors: list[int], message: Message) -> None:
+        """Take connections that a worker gave back, to pass them on to others."""
+        self._returned.append((descriptors, message))
+        self._pass_on_returned()
+
+    @property
+    def laden(self) -> bool:
+        """Whether something that was given back could not be passed on yet: no more should be taken back."""
+        return bool(self._returned)
+
+    @property
+    def carried(self) -> list[tuple[list[int], Message, bool]]:
+        """What is in our hands, and whether room is taken for it."""
+        return [(*each, True) for each in self._held] + [(*each, False) for each in self._returned]
+
+    def carry_on(self, descriptors: list[int], message: Message, *, counted: bool) -> None:
+        """Take up what was in our hands in an earlier life, or waited for a worker that nobody follows."""
+        (self._held if counted else self._returned).append((descriptors, message))
 
     def finish(self) -> None:
         """Take no more. What waits in the backlog of a listener that dies with us is still taken, as far as it goes."""
@@ -115,12 +137,15 @@ class Acceptor:
                 pass
             listener.close()
         self._listeners = []
+        for descriptors, _ in self._returned:  # they wait between two requests: it is their end
+            _close_all(descriptors)
+        self._returned = []
 
     def close(self) -> None:
         """Close everything, with what is still held: for the forked child, and for the end."""
         for listener in self._listeners:
             listener.socket.close()
-        for descriptors, _ in self._held:
+        for descriptors, _ in (*self._held, *self._returned):
             _close_all(descriptors)
         if self._spare >= 0:
             os.close(self._spare)
@@ -161,17 +186,17 @@ class Acceptor:
             batch.append(descriptor)
         return batch
 
-    def _pass_on(self, batch: list[int], listener: int, stamp_ns: int) -> None:
+    def _pass_on(self, batch: list[int], listener: int, stamp_ns: int, kind: Kind = Kind.CONNECTIONS) -> None:
         """Share a batch out over the ready workers."""
         loads = self._loads()
         at = 0
         for slot, count in share(loads, len(batch), self._turn):
-            self._send([*batch[at : at + count]], Message(Kind.CONNECTIONS, 0, listener, count, 0, stamp_ns), slot)
+            self._send([*batch[at : at + count]], Message(kind, 0, listener, count, 0, stamp_ns), slot)
             at += count
             self._turn = slot + 1
         if at < len(batch):  # no worker is ready: one died a moment ago
             rest = batch[at:]
-            self._hold(rest, Message(Kind.CONNECTIONS, 0, listener, len(rest), 0, stamp_ns))
+            self._hold(rest, Message(kind, 0, listener, len(rest), 0, stamp_ns))
 
     def _send(self, descriptors: list[int], message: Message, slot: int) -> None:
         """Send to `slot`, or to any other worker whose channel has room, or hold."""
@@ -217,6 +242,20 @@ class Acceptor:
                 self._send(descriptors, message, min(loads, key=loads.__getitem__))
             else:
                 self._held.append((descriptors, message))
+
+    def _pass_on_returned(self) -> None:
+        """Pass on what was given back, as far as there is room in the queue."""
+        while self._returned and not (self._saturated or self._resume_at or self._held):
+            descriptors, message = self._returned.pop(0)
+            room = 0
+            while room < len(descriptors) and self._queue.take_room():
+                room += 1
+            batch, rest = descriptors[:room], descriptors[room:]
+            if batch:
+                self._pass_on(batch, message.listener, message.stamp_ns, message.kind)
+            if rest:
+                self._returned.insert(0, (rest, message))
+                self._stop_until_room()
 
     def _stop_until_room(self) -> None:
         """Stop polling because the queue is full, unless room appears this very moment."""

@@ -29,6 +29,10 @@ _INSTEAD: Final = {
 }
 
 
+# The name of the listener for orders; all others are for clients.
+CONTROL: Final = "control"
+
+
 class ListenError(Exception):
     """We cannot listen there; the text is one line for the administrator."""
 
@@ -73,21 +77,21 @@ def _identity(path: str) -> tuple[int, int]:
 
 
 def adopt_or_bind(environ: MutableMapping[str, str], addresses: Iterable[Address]) -> list[Listener]:
-    """Return what systemd handed over; if it was nothing, bind `addresses`. Raises ListenError."""
+    """Return what systemd handed over; if nothing of it is for clients, bind `addresses` too. Raises ListenError."""
     try:
         adopted = [Listener(one.name, one.listener, adopted=True) for one in adopt(environ)]
     except ActivationError as error:
         raise ListenError(str(error)) from error
-    if adopted:
-        if len(adopted) > LISTENERS_MAX:
-            for listener in adopted:
-                listener.close()
-            raise ListenError(f"systemd handed over {len(adopted)} listeners, at most {LISTENERS_MAX} can be served")
+    if len(adopted) > LISTENERS_MAX:
+        for listener in adopted:
+            listener.close()
+        raise ListenError(f"systemd handed over {len(adopted)} listeners, at most {LISTENERS_MAX} can be served")
+    if any(listener.name != CONTROL for listener in adopted):
         return adopted
     addresses = tuple(addresses)
     if len(addresses) > LISTENERS_MAX:
         raise ListenError(f"{len(addresses)} addresses to listen on, at most {LISTENERS_MAX} can be served")
-    bound: list[Listener] = []
+    bound = adopted
     try:
         bound.extend(Listener("http", _bind(address), adopted=False) for address in addresses)
     except (ListenError, OSError):

@@ -18,17 +18,20 @@ import os
 import resource
 import select
 import signal
+import socket
+import sys
 import time
 from collections.abc import Callable
 from typing import Final
 
 import setproctitle
 
-from pyserver import signals
+from pyserver import __version__, signals
 from pyserver.config import Config
 from pyserver.ipc import segment as segments
 from pyserver.ipc.assignment import Assignment, Origin
-from pyserver.ipc.channel import Channel, Full, Garbled, Gone, Kind, Message
+from pyserver.ipc.channel import Channel, Drain, Full, Garbled, Gone, Kind, Message
+from pyserver.ipc.control import Control, address_of, answer
 from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import HEADER, Segment, SegmentError
 from pyserver.ipc.semaphores import Stuck
@@ -38,14 +41,19 @@ from pyserver.limits import (
     CUT_GRACE_S,
     INTERRUPT_GRACE_S,
     MEND_AGAIN_S,
+    REPLACED_DRAIN_S,
+    SLOTS_MAX,
     START_TRIES,
     STOP_MARGIN_S,
     TICK_S,
 )
-from pyserver.master import children
+from pyserver.master import children, handover
 from pyserver.master.acceptor import Acceptor
 from pyserver.master.children import Child
-from pyserver.master.listeners import ListenError, adopt_or_bind
+from pyserver.master.handover import HandedConnections, HandedListener, HandedPlace, Handover
+from pyserver.master.listeners import CONTROL, Listener, ListenError, adopt_or_bind
+from pyserver.master.rehearsal import rehearse
+from pyserver.master.reload import Reload
 from pyserver.master.supervisor import Event, Place, Rules, State, decide, fresh, rest, silent_for
 from pyserver.sd import journal
 from pyserver.sd.journal import NOTICE
@@ -62,13 +70,23 @@ _NS: Final = 1_000_000_000
 
 def run(config: Config, enter_worker: EnterWorker) -> int:
     """Run the service until it is told to stop; return the exit status of the process."""
+    rehearsing = os.environ.pop(handover.REHEARSAL, "")
+    try:
+        handed = handover.receive(os.environ)
+    except handover.Foreign as error:
+        print(error, file=sys.stderr)
+        return 1
+    if rehearsing:
+        rehearse(config, enter_worker)
+    if handed is not None:
+        handed.claim()
     journal.configure("master")
     faulthandler.enable()
     setproctitle.setproctitle("pyserver: master")
     _raise_descriptor_limit()
     notifier = Notifier(os.environ)
     try:
-        master = Master(config, enter_worker, notifier)
+        master = Master(config, enter_worker, notifier, handed)
     except (ListenError, SegmentError) as error:
         return _cannot_start(str(error), notifier)
     except OSError as error:
@@ -96,16 +114,20 @@ def _raise_descriptor_limit() -> None:
 class Master:
     """The service."""
 
-    def __init__(self, config: Config, enter_worker: EnterWorker, notifier: Notifier) -> None:
+    def __init__(
+        self, config: Config, enter_worker: EnterWorker, notifier: Notifier, handed: Handover | None = None
+    ) -> None:
         self._config = config
         self._enter_worker = enter_worker
         self._notifier = notifier
         server = config.server
         self._rules = Rules(server.start_within, server.hung_after, server.respawn_delay_max)
-        slots = config.worker_count()
+        self._crew = 1  # the workers that serve
+        self._coming: int | None = None  # those that shall follow them: they have not all said READY yet
+        self._handed = handed
 
         with contextlib.ExitStack() as undo:
-            self._open(undo, slots)
+            self._open(undo, handed)
             self._closing = undo.pop_all()
 
         self._attend_at = 0.0  # monotonic; brought forward to 0 by whatever happens that is not just a client
@@ -125,48 +147,99 @@ class Master:
         self._owed: list[tuple[int, Kind]] = []  # orders that a full channel did not take
         self._unmended: list[int] = []  # slots whose dead worker may still hold a mutex, next to try first
         self._mend_at = 0.0  # monotonic: when to try again after an attempt that failed
+        self._failed_coming = 0  # workers of a coming crew that died before they were ready
+        self._replaced: list[int] = []  # slots of an earlier crew whose worker has gone, to be cleared
+        self._unheard: set[int] = set()  # slots that give connections back faster than they can be passed on
+        if handed is not None:
+            self._take_up(handed)
 
-    def _open(self, undo: contextlib.ExitStack, slots: int) -> None:
+    def _open(self, undo: contextlib.ExitStack, handed: Handover | None) -> None:
         """Take up all that has to be given back; `undo` knows how, at whatever step this fails."""
-        self._listeners = adopt_or_bind(os.environ, self._config.listen)
-        for listener in self._listeners:
+        listeners = adopt_or_bind(os.environ, self._config.listen) if handed is None else _handed_listeners(handed)
+        for listener in listeners:
             undo.callback(listener.close)
-        removed = segments.sweep()
-        if removed:
-            log.info("removed what a killed server had left in shared memory: %s", ", ".join(removed))
-        capacity = self._config.server.queue
-        self._segment = Segment.create(slots, capacity)
-        undo.callback(self._segment.close)
-        self._queue = Queue.create(self._segment, capacity)
+        self._listeners = [listener for listener in listeners if listener.name != CONTROL]
+        if handed is None:
+            removed = segments.sweep()
+            if removed:
+                log.info("removed what a killed server had left in shared memory: %s", ", ".join(removed))
+            capacity = self._config.server.queue
+            self._segment = Segment.create(SLOTS_MAX, capacity)
+            undo.callback(self._segment.close)
+            self._queue = Queue.create(self._segment, capacity)
+        else:
+            self._segment = Segment.adopt(handed.segment, handed.segment_descriptors, handed.slots)
+            undo.callback(self._segment.close)
+            sent = {place.slot: place.sent for place in handed.places}
+            self._queue = Queue.adopt(self._segment, handed.capacity, sent, handed.in_hand)
         undo.callback(self._queue.close)
         self._words = self._segment.words
-        self._channels: list[Channel] = []
-        for _ in range(slots):
-            self._channels.append(Channel())
-            undo.callback(self._channels[-1].close)
         self._poll = select.epoll()
         undo.callback(self._poll.close)
+        self._readers: dict[int, Callable[[], object]] = {}  # descriptor -> what to do when it is readable
+        self._channels: dict[int, Channel] = {}
+        undo.callback(self._close_channels)
         self._acceptor = Acceptor(self._listeners, self._queue, self._channels, self._poll, self._loads)
         undo.callback(self._acceptor.close)
         self._origins = tuple(Origin(one.name, one.socket.family) for one in self._listeners)
-        self._places = [Place(slot) for slot in range(slots)]
+        self._places: dict[int, Place] = {}
         self._children: dict[int, Child] = {}
+        if handed is None:
+            self._enlist(self._crew)
+            self._words[HEADER["crew"]] = self._crew
 
         self._signals = signals.Signals(signals.ORDERS)
         undo.callback(self._signals.close, deaf=True)
-        self._readers: dict[int, Callable[[], object]] = {}  # descriptor -> what to do when it is readable
         self._watch(self._signals.fileno(), self._on_signals)
-        for slot in range(slots):
-            self._watch_reports(slot)
         for index, listener in enumerate(self._listeners):
             # Registered by the acceptor, as long as a client could be taken.
             self._readers[listener.fileno()] = functools.partial(self._on_clients, index)
+        self._reload = Reload(self._notifier, self._rules.start_within, handed)
+        undo.callback(self._reload.forget)
+        self._control = self._open_control(undo, listeners)
+
+    def _open_control(self, undo: contextlib.ExitStack, listeners: list[Listener]) -> Control | None:
+        """Listen for orders: where systemd says, or else at the address that follows the segment's name."""
+        found = next((listener for listener in listeners if listener.name == CONTROL), None)
+        if found is None:
+            listening = socket.socket(socket.AF_UNIX)
+            try:
+                listening.bind(address_of(self._segment.name))
+                listening.listen()
+            except OSError as error:
+                listening.close()
+                log.warning("no control socket (%s): only SIGHUP reloads", error.strerror)
+                return None
+            listening.setblocking(False)
+        else:
+            listening = found.socket
+        control = Control(listening, self._watch, self._unwatch, self._on_reload_order)
+        undo.callback(control.close)
+        return control
+
+    def _enlist(self, crew: int) -> bool:
+        """Make places for a crew, in free slots; False if there are too few."""
+        free = [slot for slot in range(self._segment.slots) if slot not in self._places]
+        wanted = self._config.worker_count()
+        if len(free) < wanted:
+            return False
+        for slot in free[:wanted]:
+            self._channels[slot] = Channel()
+            place = self._places[slot] = Place(slot, crew=crew)
+            words, row = self._words, functools.partial(self._segment.row, slot)
+            words[row("state")], words[row("crew")], words[row("generation")] = place.state, crew, 0
+            self._watch_reports(slot)
+        return True
+
+    def _close_channels(self) -> None:
+        for channel in self._channels.values():
+            channel.close()
 
     # -- the spine ---------------------------------------------------------------------------
 
     def serve(self) -> int:
         """Live: until told to stop, and then until every worker is gone."""
-        for listener in self._listeners:
+        for listener in self._listeners if self._handed is None else ():
             how = "adopted from systemd" if listener.adopted else "bound"
             log.info("listening on %s (%s)", listener, how, extra=_fields(LISTENER=str(listener)))
         for warning in self._config.warnings:
@@ -190,7 +263,9 @@ class Master:
             self._tick()
         self._mend_all(now)
         self._supervise()
+        self._clear_replaced()
         self._acceptor.look_again()
+        self._see_to_reload(now)
         if self._status is not None and self._advance_stop():
             return False
         self._attend_at = self._next_time()
@@ -213,8 +288,8 @@ class Master:
             self._watch(descriptor, functools.partial(self._on_report, slot))
 
     def _unwatch(self, descriptor: int) -> None:
-        del self._readers[descriptor]
-        self._poll.unregister(descriptor)
+        if self._readers.pop(descriptor, None) is not None:
+            self._poll.unregister(descriptor)
 
     def _on_clients(self, listener: int) -> None:
         self._acceptor.accept(listener)
@@ -230,14 +305,21 @@ class Master:
                 self._stop(number.name, drain=INTERRUPT_GRACE_S)
             elif number == signal.SIGUSR1:
                 log.info("%s: workers open their log files again", number.name)
-                for place in self._places:
+                for place in self._places.values():
                     if place.runs:
                         self._order(place.slot, Kind.REOPEN)
             elif number == signal.SIGHUP:
-                log.warning("%s ignored: systemctl restart takes a new configuration", number.name)
+                self._reload.wish()
 
-    def _on_report(self, slot: int) -> None:
-        """A worker says something."""
+    def _on_reload_order(self, who: socket.socket) -> None:
+        self._attend_at = 0.0
+        if self._status is None:
+            self._reload.wish(who)
+        else:
+            answer(who, done=False, text="the server is stopping")
+
+    def _on_report(self, slot: int) -> bool:
+        """A worker says something; False if it does not."""
         self._attend_at = 0.0
         place = self._places[slot]
         end = self._channels[slot].master_end
@@ -249,11 +331,17 @@ class Master:
                 self._unwatch(end.fileno())
             log.error("worker %d sent %s, killing it", slot, error)  # noqa: TRY400
             self._kill(slot)
-            return
+            return isinstance(error, Garbled)
         if received is None:
-            return
+            return False
         message, descriptors = received
-        for descriptor in descriptors:  # no report carries any
+        if message.kind is Kind.PARKED and self._takes_back(place, message):
+            self._acceptor.take_back(descriptors, message)
+            if self._acceptor.laden:
+                self._unwatch(end.fileno())
+                self._unheard.add(slot)
+            return True
+        for descriptor in descriptors:
             os.close(descriptor)
         if message.kind is Kind.ROOM:
             self._queue.room_told()
@@ -263,6 +351,12 @@ class Master:
             self._on_ready(place)
         else:
             log.warning("worker %d says %s while %s, ignored", slot, message.kind.name, place.state.name)
+        return True
+
+    def _takes_back(self, place: Place, message: Message) -> bool:
+        """Tell whether a worker may give connections back, and somebody is there to go on with them."""
+        known = message.listener < len(self._origins)
+        return self._status is None and place.crew not in (self._crew, self._coming) and known
 
     def _on_ready(self, place: Place) -> None:
         now = time.monotonic()
@@ -271,7 +365,10 @@ class Master:
             "worker %d (generation %d) ready after %.2f s", place.slot, place.generation, now - place.spawned_at,
             extra=_fields(WORKER=place.slot),
         )  # fmt: skip
-        if not self._ready and all(each.serves for each in self._places):
+        if self._coming is not None:
+            if place.crew == self._coming and all(each.serves for each in self._of(self._coming)):
+                self._change_crews()
+        elif not self._ready and all(each.serves for each in self._of(self._crew)):
             self._ready = True
             self._told, self._told_at = self._line(0.0), now
             self._notifier.ready(self._told)
@@ -289,7 +386,9 @@ class Master:
         del self._readers[pidfd], self._children[slot]
         place = self._places[slot]
         now = time.monotonic()
-        drained, cut = place.state is State.DRAINING, place.state is State.KILLED and self._forced
+        drained = place.state is State.DRAINING
+        cut = place.state is State.KILLED and (self._forced or place.drain_by > 0)
+        serving = place.crew in (self._crew, self._coming)
         never_ready = not self._words[self._segment.row(slot, "beat_ns")]
         self._happened(place, "exited", now)
         lost = self._words[self._segment.counters(slot) + _OPEN]
@@ -304,7 +403,7 @@ class Master:
             log.info("worker %d (generation %d) %s, %d connections cut", slot, place.generation, ending, lost)
         else:
             respawn = ""
-            if self._status is None:
+            if self._status is None and serving:
                 self._restarts += 1
                 self._words[HEADER["restarts"]] = self._restarts
                 respawn = f", respawn in {delay:.2f} s"
@@ -315,6 +414,10 @@ class Master:
             )  # fmt: skip
         if never_ready and not self._ready and self._status is None:
             self._on_failed_start(ending)
+        if never_ready and place.crew == self._coming and self._status is None:
+            self._failed_coming += 1
+            if self._failed_coming >= START_TRIES:
+                self._give_up_coming(f"no worker comes up ({ending})")
 
     def _on_failed_start(self, ending: str) -> None:
         """Before the service was ever ready a worker that dies at its start says more about the service."""
@@ -329,13 +432,16 @@ class Master:
         """Mend after those who died. An attempt that fails has cost time that clients wait: one is enough for now."""
         while self._unmended and now >= self._mend_at:
             slot = self._unmended.pop(0)
-            if not self._mend(slot):
+            if self._mend(slot):
+                if self._places[slot].crew not in (self._crew, self._coming):
+                    self._replaced.append(slot)
+            else:
                 self._unmended.append(slot)  # perhaps it is another of the dead that holds
                 self._mend_at = time.monotonic() + MEND_AGAIN_S
 
     def _mend(self, slot: int) -> bool:
         """Set right what a dead worker may have left half done in memory that we share; tell whether it could be."""
-        living = [place.slot for place in self._places if place.runs]
+        living = [place.slot for place in self._places.values() if place.runs]
         try:
             amiss = self._queue.mend(slot, self._channels[slot].worker_end.first_number(), living)
         except Stuck as error:
@@ -358,8 +464,11 @@ class Master:
             until.append(self._mend_at)
         if self._status is not None:
             until.extend(at for at in (self._deadline, self._deadline + CUT_GRACE_S) if at > now)
-        until.extend(place.not_before for place in self._places if not place.runs and place.not_before > now)
-        until.extend(place.since + ABORT_GRACE_S for place in self._places if place.state is State.ABORTED)
+        if self._reload.began:
+            until.append(self._reload.by)
+        places = self._places.values()
+        until.extend(place.not_before for place in places if not place.runs and place.not_before > now)
+        until.extend(place.since + ABORT_GRACE_S for place in places if place.state is State.ABORTED)
         return min(until)
 
     def _tick(self) -> None:
@@ -376,9 +485,12 @@ class Master:
             self._ring(slot, kind)
         words = self._words
         words[HEADER["master_beat"]] = time.monotonic_ns()
+        if self._queue.capacity != self._config.server.queue and self._coming is None:
+            with contextlib.suppress(Stuck):
+                self._queue.resize(self._config.server.queue)
         words[HEADER["accept_pauses"]] = self._acceptor.pauses
         words[HEADER["saturations"]] = self._acceptor.saturations
-        well = now < self._judge_from or fresh(self._places, now, self._rules)
+        well = now < self._judge_from or fresh(self._places.values(), now, self._rules)
         if self._notifier.watchdog_period is not None and well:
             self._notifier.watchdog()
         if self._ready and self._status is None and now - self._told_at >= TICK_S:
@@ -395,31 +507,36 @@ class Master:
         totals = self._queue.totals()
         requests, self._requests = totals["requests"] - self._requests, totals["requests"]
         rate = requests / elapsed if elapsed > 0 else 0.0
-        serving = sum(place.serves for place in self._places)
-        return (
-            f"serving {serving}/{len(self._places)} workers, {rate:.0f} req/s, "
+        crew = self._of(self._crew)
+        line = (
+            f"serving {sum(place.serves for place in crew)}/{len(crew)} workers, {rate:.0f} req/s, "
             f"{totals['connections_open']} open, queue {self._queue.depth}"
         )
+        return f"{line}; reload failed: {self._reload.failure}" if self._reload.failure else line
 
     # -- workers ------------------------------------------------------------------------------------
+
+    def _of(self, crew: int) -> list[Place]:
+        return [place for place in self._places.values() if place.crew == crew]
 
     def _loads(self) -> dict[int, int]:
         """Return what each ready worker has: connections waiting in its channel, and open."""
         words, segment, queue = self._words, self._segment, self._queue
         return {
             place.slot: queue.waiting(place.slot) + words[segment.counters(place.slot) + _OPEN]
-            for place in self._places
-            if place.serves
+            for place in self._places.values()
+            if place.serves and place.crew == self._crew
         }
 
     def _read_beats(self) -> None:
-        for place in self._places:
+        for place in self._places.values():
             place.beat = self._words[self._segment.row(place.slot, "beat_ns")] / _NS
 
     def _supervise(self) -> None:
         """Do what the policy says."""
         now = time.monotonic()
-        for action in decide(self._places, now, self._rules, refill=self._refill(), judge=now >= self._judge_from):
+        judge = now >= self._judge_from
+        for action in decide(self._places.values(), now, self._rules, refill=self._refill(), judge=judge):
             if action.verb == "spawn":
                 self._spawn(action.slot)
             elif action.verb == "kill":
@@ -429,13 +546,17 @@ class Master:
 
     def _refill(self) -> list[int]:
         """Return the slots that shall have a worker."""
-        wanted = [place.slot for place in self._places if place.slot not in self._unmended]
+        crews = (self._crew, self._coming)
+        wanted = [
+            place.slot for place in self._places.values() if place.crew in crews and place.slot not in self._unmended
+        ]
         if self._status is None:
             return wanted
         # On the way out only for the sake of those who wait already: in a channel, or in our own hands.
         if time.monotonic() >= self._deadline:
             return []
-        if self._acceptor.held and not any(place.state in (State.STARTING, State.READY) for place in self._places):
+        takers = (State.STARTING, State.READY)
+        if self._acceptor.held and not any(place.state in takers for place in self._places.values()):
             return wanted[:1]
         return [slot for slot in wanted if self._queue.waiting(slot)]
 
@@ -444,7 +565,7 @@ class Master:
         now = time.monotonic()
         place.generation += 1
         place.spawned_at, place.beat = now, 0.0
-        for word in ("beat_ns", "reopen_ns", "drain_by_ns"):
+        for word in ("beat_ns", "reopen_ns", "drain_by_ns", "drain_how"):
             words[self._segment.row(slot, word)] = 0
         words[self._segment.row(slot, "generation")] = place.generation
         words[self._segment.row(slot, "since_ns")] = time.monotonic_ns()
@@ -462,7 +583,7 @@ class Master:
         self._watch_reports(slot)
         if self._ordered:
             self._happened(place, "drain", now)
-            self._order(slot, Kind.DRAIN)
+            self._drain(slot, self._deadline, Drain.CLOSE)
 
     def _become_worker(self, slot: int) -> int:
         """In the forked child: let go of what is the master's, and be a worker."""
@@ -470,7 +591,10 @@ class Master:
         self._signals.forget()
         self._notifier.close()
         self._acceptor.close()
-        for each, channel in enumerate(self._channels):
+        self._reload.forget()
+        if self._control is not None:
+            self._control.close()
+        for each, channel in self._channels.items():
             channel.master_end.close()
             if each != slot:
                 channel.worker_end.close()
@@ -509,9 +633,13 @@ class Master:
         """Tell a worker something: by a word in its row, which holds, and a message, which makes it look there."""
         if kind is Kind.REOPEN:
             self._words[self._segment.row(slot, "reopen_ns")] = time.monotonic_ns()
-        else:
-            self._words[self._segment.row(slot, "drain_by_ns")] = int(self._deadline * _NS)
         self._ring(slot, kind)
+
+    def _drain(self, slot: int, by: float, how: Drain) -> None:
+        """Tell a worker to finish what it has, and to leave."""
+        self._words[self._segment.row(slot, "drain_how")] = how
+        self._words[self._segment.row(slot, "drain_by_ns")] = int(by * _NS)
+        self._order(slot, Kind.DRAIN)
 
     def _ring(self, slot: int, kind: Kind) -> None:
         """Send an order's message, now or when the channel has room."""
@@ -526,6 +654,239 @@ class Master:
     def _happened(self, place: Place, event: Event, now: float) -> None:
         place.happened(event, now)
         self._words[self._segment.row(place.slot, "state")] = place.state
+
+    # -- reload -------------------------------------------------------------------------------------
+
+    def _see_to_reload(self, now: float) -> None:
+        """Begin what is wished for, and end what takes too long."""
+        if self._reload.due and self._ready and self._status is None:
+            self._reload.begin(now)
+            self._rehearse()
+        elif self._reload.began and now >= self._reload.by:
+            if self._reload.rehearsal is not None:
+                self._reload.rehearsal.kill()
+            elif self._coming is not None:
+                self._give_up_coming(f"no worker was ready within {now - self._reload.began:.1f} s")
+
+    def _rehearse(self) -> None:
+        """Let another process start a worker with the new configuration and the new code, before anything changes."""
+        document = -1
+        try:
+            document = handover.write(self._handover())
+            rehearsal = self._reload.rehearse(document)
+        except OSError as error:
+            self._reload_failed(f"no rehearsal: {error.strerror}")
+            return
+        finally:
+            if document >= 0:
+                os.close(document)
+        self._watch(rehearsal.fileno(), self._on_rehearsed)
+
+    def _on_rehearsed(self) -> None:
+        """The rehearsal has ended."""
+        rehearsal = self._reload.rehearsal
+        assert rehearsal is not None
+        pidfd = rehearsal.fileno()
+        outcome = rehearsal.outcome()
+        if outcome is None:
+            return
+        self._attend_at = 0.0
+        del self._readers[pidfd]  # the descriptor is closed, and with it gone from the poll set
+        self._reload.rehearsal = None
+        well, said = outcome
+        if self._status is not None:
+            return
+        if not well:
+            for line in said[:-1]:
+                log.info("rehearsal: %s", line)
+            self._reload_failed(said[-1])
+        else:
+            self._execute()
+
+    def _execute(self) -> None:
+        """Become the new code. Returns only if that is not to be."""
+        # From here on signals wait for whoever comes next; those that are noted already are obeyed first.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signals.ORDERS)
+        self._on_signals()
+        if self._status is None:
+            document = -1
+            try:
+                handed = self._handover()
+                document = handover.write(handed)
+                environ = {**os.environ, **self._notifier.environment(), handover.VARIABLE: str(document)}
+                handover.execute([*handed.descriptors(), document], environ)
+            except OSError as error:
+                self._reload_failed(f"cannot execute {handover.command()[0]}: {error.strerror}")
+            finally:
+                if document >= 0:
+                    os.close(document)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _handover(self) -> Handover:
+        """Return all that the next life of this process has to know."""
+        acceptor = self._acceptor
+
+        def listener(one: Listener) -> HandedListener:
+            return HandedListener(one.name, one.fileno(), one.adopted)
+
+        return Handover(
+            version=__version__,
+            crew=self._crew,
+            listeners=[listener(one) for one in self._listeners],
+            control=None if self._control is None else HandedListener(CONTROL, self._control.listener.fileno(), True),
+            segment=self._segment.name,
+            segment_descriptors=self._segment.descriptors(),
+            slots=self._segment.slots,
+            capacity=self._queue.capacity,
+            in_hand=self._queue.in_hand,
+            places=[self._handed_place(place) for place in self._places.values()],
+            connections=[
+                HandedConnections(descriptors, message.kind, message.listener, message.stamp_ns, counted)
+                for descriptors, message, counted in acceptor.carried
+            ],
+            owed=[(slot, int(kind)) for slot, kind in self._owed],
+            unmended=self._unmended,
+            replaced=self._replaced,
+            restarts=self._restarts,
+            requests=self._requests,
+            pauses=acceptor.pauses,
+            saturations=acceptor.saturations,
+            listen=[address.text for address in self._config.listen],
+            **self._reload.handed(),  # type: ignore[arg-type]
+        )
+
+    def _handed_place(self, place: Place) -> HandedPlace:
+        child, channel = self._children.get(place.slot), self._channels[place.slot]
+        return HandedPlace(
+            slot=place.slot,
+            crew=place.crew,
+            state=place.state,
+            generation=place.generation,
+            since=place.since,
+            spawned_at=place.spawned_at,
+            early_deaths=place.early_deaths,
+            not_before=place.not_before,
+            drain_by=place.drain_by,
+            pid=0 if child is None else child.pid,
+            sent=self._queue.number(place.slot),
+            master_end=channel.master_end.fileno(),
+            worker_end=channel.worker_end.fileno(),
+        )
+
+    def _take_up(self, handed: Handover) -> None:
+        """Go on where the earlier life of this process ended, and enlist the new crew."""
+        self._crew, self._ready = handed.crew, True
+        self._restarts, self._requests = handed.restarts, handed.requests
+        self._acceptor.pauses, self._acceptor.saturations = handed.pauses, handed.saturations
+        self._owed = [(slot, Kind(kind)) for slot, kind in handed.owed]
+        self._unmended, self._replaced = handed.unmended, handed.replaced
+        for each in handed.places:
+            self._take_up_place(each)
+        for carried in handed.connections:
+            message = Message(Kind(carried.kind), 0, carried.listener, len(carried.descriptors), 0, carried.stamp_ns)
+            self._acceptor.carry_on(carried.descriptors, message, counted=carried.counted)
+        bound = any(not listener.adopted for listener in self._listeners)
+        if bound and handed.listen != [address.text for address in self._config.listen]:
+            log.warning("the addresses to listen on have changed: that takes a restart")
+        log.info("version %s follows version %s, its workers start", __version__, handed.version)
+        self._coming = 1 + max(place.crew for place in self._places.values())
+        if not self._enlist(self._coming):
+            self._coming = None
+            self._reload_failed("too many workers of earlier reloads have not finished yet")
+
+    def _take_up_place(self, each: HandedPlace) -> None:
+        place = self._places[each.slot] = Place(
+            slot=each.slot,
+            crew=each.crew,
+            state=State(each.state),
+            generation=each.generation,
+            since=each.since,
+            spawned_at=each.spawned_at,
+            early_deaths=each.early_deaths,
+            not_before=each.not_before,
+            drain_by=each.drain_by,
+        )
+        self._channels[each.slot] = Channel.adopt(each.master_end, each.worker_end)
+        self._watch_reports(each.slot)
+        if each.pid:
+            # It is our child, living or not yet reaped: nobody else can have its number.
+            child = self._children[each.slot] = Child(each.pid, os.pidfd_open(each.pid))
+            self._watch(child.pidfd, functools.partial(self._on_exit, each.slot))
+        place.beat = self._words[self._segment.row(each.slot, "beat_ns")] / _NS
+
+    def _change_crews(self) -> None:
+        """The new workers are ready: they serve from now on, and the others finish what they have."""
+        assert self._coming is not None
+        now = time.monotonic()
+        before, self._crew, self._coming = self._crew, self._coming, None
+        self._failed_coming = 0
+        words = self._words
+        words[HEADER["crew"]] = self._crew
+        words[HEADER["reloads"]] += 1
+        words[HEADER["reloaded"]] = int(time.time())
+        for place in self._of(before):
+            place.drain_by = now + REPLACED_DRAIN_S
+            if place.state in (State.STARTING, State.READY):
+                self._happened(place, "drain", now)
+                self._drain(place.slot, place.drain_by, Drain.MOVE)
+            elif not place.runs and place.slot not in self._unmended:
+                self._replaced.append(place.slot)
+        self._told, self._told_at = "", now
+        took = now - self._reload.began
+        workers, threads = len(self._of(self._crew)), self._config.server.threads
+        text = f"reloaded within {took:.2f} s: {workers} workers of {threads} threads"
+        self._reload.done(self._line(0.0), text)
+
+    def _give_up_coming(self, why: str) -> None:
+        """The new workers do not come up, although one did in the rehearsal: those that serve go on."""
+        assert self._coming is not None
+        coming, self._coming = self._of(self._coming), None
+        self._failed_coming = 0
+        for place in coming:
+            place.drain_by = time.monotonic()
+            if place.runs:
+                self._kill(place.slot)
+            elif place.slot not in self._unmended:
+                self._replaced.append(place.slot)
+        self._reload_failed(f"{why}; the workers that serve go on")
+
+    def _reload_failed(self, why: str) -> None:
+        self._reload.failed(self._line(0.0), why)
+
+    def _clear_replaced(self) -> None:
+        """Clear the slots of workers that have gone and nobody follows: what waits in their channels is for others."""
+        for slot in self._unheard.copy():
+            if not self._acceptor.laden:
+                self._unheard.remove(slot)
+                self._watch_reports(slot)
+        for slot in self._replaced.copy():
+            channel = self._channels[slot]
+            descriptor = channel.master_end.fileno()
+            while not self._acceptor.laden and self._on_report(slot):
+                pass
+            if self._acceptor.laden:
+                return
+            self._take_out(slot, channel)
+            self._unwatch(descriptor)
+            channel.close()
+            self._queue.forget(slot)
+            self._replaced.remove(slot)
+            del self._channels[slot], self._places[slot]
+            for word in ("crew", "state", "pid"):
+                self._words[self._segment.row(slot, word)] = 0
+
+    def _take_out(self, slot: int, channel: Channel) -> None:
+        """Take what nobody has taken out of a channel, to pass it on."""
+        with contextlib.suppress(Gone, Garbled):  # shut down by its worker
+            while (received := channel.worker_end.receive()) is not None:
+                message, descriptors = received
+                if message.kind not in (Kind.CONNECTIONS, Kind.PARKED):
+                    continue
+                self._queue.withdraw(slot, message.carried)
+                self._queue.return_room(message.carried - len(descriptors))  # dropped by the kernel: no descriptors
+                if descriptors:
+                    message = Message(message.kind, 0, message.listener, len(descriptors), 0, message.stamp_ns)
+                    self._acceptor.carry_on(descriptors, message, counted=True)
 
     # -- the end ------------------------------------------------------------------------------------
 
@@ -544,7 +905,8 @@ class Master:
         self._notifier.stopping(f"draining, {open_now} connections open")
         self._notifier.extend_timeout(drain + STOP_MARGIN_S)
         self._acceptor.finish()
-        for place in self._places:
+        self._reload.cancel("the server is stopping")
+        for place in self._places.values():
             place.not_before = 0.0  # there may be somebody who cannot wait until it has rested
 
     def _advance_stop(self) -> bool:
@@ -552,11 +914,12 @@ class Master:
         now = time.monotonic()
         if not self._ordered and not self._acceptor.held:
             self._ordered = True
-            for place in self._places:
+            for place in self._places.values():
                 if place.state in (State.STARTING, State.READY):
                     self._happened(place, "drain", now)
-                    self._order(place.slot, Kind.DRAIN)
-        running = [place for place in self._places if place.runs]
+                if place.state is State.DRAINING:  # by a reload perhaps, with far more time
+                    self._drain(place.slot, self._deadline, Drain.CLOSE)
+        running = [place for place in self._places.values() if place.runs]
         held = self._acceptor.held
         over = now >= self._deadline + (CUT_GRACE_S if running else 0.0)
         if over and not self._forced and (running or held):
@@ -568,8 +931,19 @@ class Master:
     def _force(self) -> None:
         self._deadline = time.monotonic()
         self._ordered = self._forced = True
-        for place in self._places:
+        for place in self._places.values():
             self._kill(place.slot)
+
+
+def _handed_listeners(handed: Handover) -> list[Listener]:
+    """Return the listeners of an earlier life of this process."""
+    listeners = [*handed.listeners, *([handed.control] if handed.control else [])]
+    found = []
+    for one in listeners:
+        listening = socket.socket(fileno=one.descriptor)
+        listening.setblocking(False)
+        found.append(Listener(one.name, listening, adopted=one.adopted))
+    return found
 
 
 def _fields(**values: object) -> dict[str, dict[str, object]]:

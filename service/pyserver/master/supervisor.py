@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Literal, NamedTuple
 
-from pyserver.limits import ABORT_GRACE_S, PROVEN_AFTER_S, RESPAWN_DELAY_S
+from pyserver.limits import ABORT_GRACE_S, CUT_GRACE_S, PROVEN_AFTER_S, RESPAWN_DELAY_S
 
 log = logging.getLogger("pyserver")
 
@@ -71,6 +71,8 @@ class Place:
     beat: float = 0.0  # the worker's last sign of life, by the segment; 0: none yet
     early_deaths: int = 0  # in a row
     not_before: float = 0.0  # the throttle: no spawn until then
+    crew: int = 1  # the workers of one configuration: each reload has its own
+    drain_by: float = 0.0  # of a worker that a reload has replaced: when it shall have gone
 
     def happened(self, event: Event, now: float) -> None:
         """Move to the next state."""
@@ -119,6 +121,8 @@ def decide(places: Iterable[Place], now: float, rules: Rules, *, refill: Iterabl
         elif place.state is State.ABORTED:
             if now - place.since >= ABORT_GRACE_S:
                 actions.append(Action("kill", place.slot))
+        elif place.state is State.DRAINING and 0 < place.drain_by <= now - CUT_GRACE_S:
+            actions.append(Action("kill", place.slot))
         elif place.state is not State.KILLED and judge and silent_for(place, now) >= patience(place, rules):
             actions.append(Action("abort", place.slot))
     return actions

@@ -10,6 +10,7 @@ Used by: master.main.
 
 import os
 import re
+import time
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any, Final
@@ -21,6 +22,8 @@ from pyserver.limits import STATUS_MAX_CHARACTERS
 # What may not stand in a status: see _status.
 UNFIT: Final = re.compile(r"[^ -\[\]-~]")
 
+VARIABLES: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+
 # sd_watchdog_enabled(3): this stands for no limit.
 USEC_INFINITY: Final = 2**64 - 1
 
@@ -29,9 +32,8 @@ class Notifier:
     """The way to the service manager; without NOTIFY_SOCKET every message is a no-op."""
 
     def __init__(self, environ: MutableMapping[str, str]) -> None:
-        address = environ.pop("NOTIFY_SOCKET", "")
-        period = environ.pop("WATCHDOG_USEC", "")
-        watched = environ.pop("WATCHDOG_PID", "")
+        self._taken = {name: environ.pop(name) for name in VARIABLES if name in environ}
+        address, period, watched = (self._taken.get(name, "") for name in VARIABLES)
         self.wanted = bool(address)
         self.dropped = 0
         self._way = _connect(address) if address else None
@@ -49,6 +51,10 @@ class Notifier:
         """Say that start-up is complete, and so end `systemctl start`."""
         return self._send(_status(status), state="READY=1")
 
+    def reloading(self, status: str) -> bool:
+        """Say that the configuration is being read anew; ready() ends it."""
+        return self._send(_status(status), state=f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
     def status(self, text: str) -> bool:
         """Show `text` in `systemctl status`; costs PID 1 about 0.1 ms, so at most one a second."""
         return self._send(_status(text))
@@ -64,6 +70,10 @@ class Notifier:
     def extend_timeout(self, seconds: float) -> bool:
         """Ask for so many more seconds from now to start or stop in."""
         return self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
+
+    def environment(self) -> dict[str, str]:
+        """Return what was taken out of the environment, for this process when it executes itself anew."""
+        return dict(self._taken)
 
     def close(self) -> None:
         """Close the socket, and nothing is sent any more: in a forked child, and at the end."""

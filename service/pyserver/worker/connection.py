@@ -31,6 +31,7 @@ from pyserver.http.reader import RequestReader
 from pyserver.http.request import Request
 from pyserver.http.response import CONTINUE, Response, error_response
 from pyserver.ipc.assignment import Origin
+from pyserver.ipc.messages import Drain
 from pyserver.ipc.stats import Tally
 from pyserver.limits import (
     BATCH_MAX,
@@ -74,6 +75,7 @@ class Phase(IntEnum):
     WORKING = 2  # a job of a follower; it is not in epoll meanwhile
     LINGERING = 3  # the client's end, after an answer that closes
     CLOSED = 4
+    RETURNING = 5  # nothing here: others shall go on with it
 
 
 # Those that are compared for each event, as plain names.
@@ -100,6 +102,7 @@ class Connection:
         "head_of",
         "lingered",
         "mark",
+        "origin",
         "outgoing",
         "peer",
         "phase",
@@ -111,8 +114,9 @@ class Connection:
         "watched",
     )
 
-    def __init__(self, client: socket.socket, fd: int, deadline: float) -> None:
+    def __init__(self, client: socket.socket, fd: int, deadline: float, origin: int = 0) -> None:
         self.socket = client
+        self.origin = origin  # index of its listener
         self.fd = fd
         self.reader: RequestReader | None = None  # of what has come in part, or of several requests at once
         self.phase = Phase.READING
@@ -158,7 +162,10 @@ class Connections:
     ) -> None:
         self.table: dict[int, Connection] = {}  # by descriptor
         self.jobs: deque[Job] = deque()  # for worker.pool
-        self.draining = False
+        self.draining = False  # what is answered is closed
+        self.returning: dict[Connection, None] = {}  # for worker.pool: on their way back to the master
+        self._moving = False  # what is answered goes back to the master
+        self._leaving = False  # either
         self._sites = sites
         self._origins = origins
         self._limits = limits
@@ -174,12 +181,15 @@ class Connections:
 
     # -- events, called by worker.pool ---------------------------------------------------------
 
-    def adopt(self, fd: int, origin: int) -> None:
+    def adopt(self, fd: int, origin: int, *, parked: bool = False) -> None:
         """Take over a client that the master passed on, and read from it at once."""
         client = _Socket(self._origins[origin].family, socket.SOCK_STREAM, 0, fd)
-        connection = Connection(client, fd, self._clock.now + self._limits.head_deadline)
+        connection = Connection(client, fd, self._clock.now + self._limits.head_deadline, origin)
         self.table[fd] = connection
-        self._tally.connections += 1
+        if parked:  # another worker has counted it, and perhaps answered it before: its time is that of an idle one
+            connection.answered = 1
+        else:
+            self._tally.connections += 1
         self.readable(connection)
 
     def ready(self, connection: Connection) -> None:
@@ -259,10 +269,18 @@ class Connections:
             else:
                 self.close(connection)
 
-    def drain(self) -> None:
-        """Finish what is under way, and take nothing new."""
-        self.draining = True
+    def drain(self, how: int) -> None:
+        """Finish what is under way, and take nothing new; said again, it may be another way."""
+        self._moving = how == Drain.MOVE
+        self.draining = not self._moving
+        self._leaving = True
+        if self._moving:
+            for connection in [each for each in self.table.values() if each.idle]:
+                self._return(connection)
+            return
         self._memo.close()
+        for connection in tuple(self.returning):
+            self.close(connection)
         grace = self._clock.now + DRAIN_GRACE_S
         for connection in [each for each in self.table.values() if each.idle]:
             # Its next request may have arrived this moment: look, and answer it with `Connection: close`.
@@ -271,11 +289,22 @@ class Connections:
             connection.deadline = min(connection.deadline, grace)
             self._parking.put(connection)
 
+    def to_return(self) -> list[Connection]:
+        """Return some that go back to the master together: of one listener."""
+        batch: list[Connection] = []
+        for connection in self.returning:
+            if batch and connection.origin != batch[0].origin:
+                break
+            batch.append(connection)
+            if len(batch) == BATCH_MAX:
+                break
+        return batch
+
     def submit(self, run: Callable[[], None], then: Callable[[], None]) -> bool:
         """Take work of a handler that no client waits for; False when the worker is about to leave."""
-        if not self.draining:
+        if not self._leaving:
             self.jobs.append(Job(run, then))
-        return not self.draining
+        return not self._leaving
 
     # -- the spine -------------------------------------------------------------------------------
 
@@ -374,7 +403,7 @@ class Connections:
             and connection.request is None
             and connection.watched == _IN
             and connection.bucket
-            and not self.draining
+            and not self._leaving
         ):
             # Most wait so: between two requests, as before the last one, so the deadline only moves later.
             connection.deadline = now + limits.keep_alive
@@ -391,10 +420,16 @@ class Connections:
             if self.draining:
                 self.close(connection)
                 return
+            if self._moving:
+                self._return(connection)
+                return
             connection.reader = None
             connection.head_of = -1
             connection.mark = 0
             connection.deadline = now + limits.keep_alive
+        elif self._moving:
+            self._return(connection)
+            return
         self._watch(connection, _IN)
 
     def _wants_content(self, connection: Connection, request: Request) -> bool:
@@ -586,6 +621,7 @@ class Connections:
         connection.phase = Phase.CLOSED
         if connection.bucket:
             self._parking.remove(connection)
+        self.returning.pop(connection, None)
         del self.table[connection.fd]
         if not at_work:  # a follower may be sending on it; see _was_closed
             connection.socket.close()  # and with it, out of epoll
@@ -626,6 +662,14 @@ class Connections:
         # A deadline that moved later needs nothing: its bucket comes first, and looks again (worker.parking).
         if not connection.bucket or connection.deadline * PARKING_TICKS_PER_S < connection.bucket - 1:
             self._parking.put(connection)
+
+    def _return(self, connection: Connection) -> None:
+        """Leave a connection of which nothing is here to others (worker.pool sends it)."""
+        self._unwatch(connection)
+        if connection.bucket:
+            self._parking.remove(connection)
+        connection.phase = Phase.RETURNING
+        self.returning[connection] = None
 
     def _unwatch(self, connection: Connection) -> None:
         if connection.watched:

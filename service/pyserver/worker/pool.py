@@ -23,7 +23,7 @@ from typing import Final
 
 from pyserver.clock import Clock
 from pyserver.ipc.assignment import Assignment
-from pyserver.ipc.channel import Full, Garbled, Gone, Kind, Message
+from pyserver.ipc.channel import Drain, Full, Garbled, Gone, Kind, Message
 from pyserver.ipc.semaphores import Stuck
 from pyserver.ipc.stats import Tally
 from pyserver.limits import MUTEX_PATIENCE_S, ROUND_S
@@ -81,6 +81,7 @@ class Pool:
         self._leave_by: float | None = None  # draining: when we go, at the latest
         self._reopen_at = assignment.segment.row(assignment.slot, "reopen_ns")
         self._drain_at = assignment.segment.row(assignment.slot, "drain_by_ns")
+        self._drain_how_at = assignment.segment.row(assignment.slot, "drain_how")
         self._reopened = 0  # the last order to do so that we followed
         poll.register(self._wake, select.EPOLLIN)
         poll.register(self._channel, select.EPOLLIN)
@@ -174,7 +175,9 @@ class Pool:
                 self._obey()
         if self._uncounted and time.monotonic() >= self._settle_at:
             self._settle()
-        if connections.draining and self._has_drained(now):
+        if connections.returning:
+            self._give_back()
+        if self._leave_by is not None and self._has_drained(now):
             self._shutdown = True
         return self._shutdown
 
@@ -235,7 +238,7 @@ class Pool:
         if received is None:
             return
         message, descriptors = received
-        if message.kind is Kind.CONNECTIONS:
+        if message.kind in (Kind.CONNECTIONS, Kind.PARKED):
             self._adopt(message, descriptors)
         elif message.generation != self._generation:
             log.debug("stale %s for generation %d, ignored", message.kind.name, message.generation)
@@ -250,9 +253,9 @@ class Pool:
             self._reopened = reopen
             if self._access is not None:
                 self._access.reopen()
-        if drain_by and self._leave_by is None:
+        if drain_by and drain_by / _NS != self._leave_by:
             self._leave_by = drain_by / _NS
-            self._connections.drain()
+            self._connections.drain(self._words[self._drain_how_at])
 
     def _adopt(self, message: Message, descriptors: list[int]) -> None:
         """Take connections: settle the queue's accounting first, then serve each."""
@@ -266,7 +269,7 @@ class Pool:
             log.error("%d connections lost: the limit of open files is reached (LimitNOFILE=)", lost)
         for descriptor in descriptors:
             try:
-                self._connections.adopt(descriptor, message.listener)
+                self._connections.adopt(descriptor, message.listener, parked=message.kind is Kind.PARKED)
             except Exception as error:  # noqa: BLE001  _failed logs it
                 self._failed(error)
                 connection = self._connections.table.get(descriptor)
@@ -283,6 +286,22 @@ class Pool:
             log.error("the queue's accounting is not to be had: %s", error)  # noqa: TRY400
             self._settle_at = time.monotonic() + MUTEX_PATIENCE_S
 
+    def _give_back(self) -> None:
+        """Send connections that others shall go on with to the master; what its channel has no room for, next round."""
+        connections = self._connections
+        while batch := connections.to_return():
+            origin = batch[0].origin
+            message = Message(Kind.PARKED, self._generation, origin, len(batch), 0, time.monotonic_ns())
+            try:
+                self._end.send(message, [each.fd for each in batch])
+            except Gone:
+                connections.drain(Drain.CLOSE)
+                return
+            except (Full, OSError):  # ETOOMANYREFS: too many are under way, unix(7)
+                return
+            for each in batch:
+                connections.close(each)
+
     def _master_gone(self) -> None:
         log.log(NOTICE, "the master is gone, draining")
         self._poll.unregister(self._channel)
@@ -290,7 +309,7 @@ class Pool:
         self._orphaned = self._read_out = True
         if self._leave_by is None:
             self._leave_by = self._clock.now + self._drain_s
-        self._connections.drain()
+        self._connections.drain(Drain.CLOSE)
 
     def _report(self, kind: Kind) -> None:
         try:

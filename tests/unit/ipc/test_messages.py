@@ -47,7 +47,7 @@ def test_any_bytes_are_a_message_or_garbled(data: bytes) -> None:
         (bytes(SIZE + 1), "a message of 25 bytes, expected 24"),
         (LAYOUT.pack(2, Kind.READY, 0, 0, 0, 0, 0), "a message of version 2 and kind 4, expected version 1"),
         (LAYOUT.pack(VERSION, 0, 0, 0, 0, 0, 0), "a message of version 1 and kind 0, expected version 1"),
-        (LAYOUT.pack(VERSION, 6, 0, 0, 0, 0, 0), "a message of version 1 and kind 6, expected version 1"),
+        (LAYOUT.pack(VERSION, 9, 0, 0, 0, 0, 0), "a message of version 1 and kind 9, expected version 1"),
     ],
 )
 def test_garbled(data: bytes, why: str) -> None:

@@ -25,6 +25,7 @@ def busy(segment: Segment) -> Segment:
             "state": state,
             "pid": 1000 + slot,
             "generation": slot + 1,
+            "crew": 7,
             "since_ns": now - 90_000_000_000,
             "beat_ns": now - 2_000_000_000,
             "sent": 10,
@@ -38,6 +39,7 @@ def busy(segment: Segment) -> Segment:
         tally.bytes_sent, tally.bytes_received = 3 << 20, 5 << 10
         tally.publish(words, segment.counters(slot))
     words[HEADER["in_hand"]] = 2
+    words[HEADER["crew"]] = 7
     return segment
 
 

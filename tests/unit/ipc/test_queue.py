@@ -479,3 +479,49 @@ def test_a_forged_row_of_another_worker_is_set_right_when_that_one_dies(exchange
     exchange.assert_balanced()
     assert (exchange.drain(0), exchange.drain(1)) == (3, 5)
     exchange.assert_at_rest()
+
+
+# -- reload --------------------------------------------------------------------------------------------
+
+
+def test_a_queue_that_was_handed_over_goes_on(segment: Segment) -> None:
+    queue = Queue.create(segment, CAPACITY)
+    assert queue.take_room()
+    assert queue.take_room()
+    queue.publish(1, 1)
+    adopted = Queue.adopt(segment, CAPACITY, {1: queue.number(1)}, queue.in_hand)
+    assert (adopted.waiting(1), adopted.in_hand, adopted.depth) == (1, 1, 1)
+    adopted.withdraw(1, 1)
+    adopted.return_room(2)
+    assert (adopted.room, adopted.depth, adopted.in_hand) == (CAPACITY, 0, 0)
+    queue.close()
+
+
+def test_a_queue_without_its_semaphores_cannot_be_adopted(segment: Segment) -> None:
+    with pytest.raises(SegmentError, match="cannot open the semaphores"):
+        Queue.adopt(segment, CAPACITY, {}, 0)
+
+
+def test_a_private_queue_has_no_name(segment: Segment) -> None:
+    queue = Queue.private(segment, 1)
+    assert not list(SHM.glob(f"sem.{segment.name[1:]}*"))
+    assert queue.take_room()
+    assert not queue.take_room()
+
+
+def test_a_queue_grows_and_shrinks_as_far_as_it_is_empty(segment: Segment) -> None:
+    queue = Queue.create(segment, 4)
+    assert queue.resize(6)
+    assert (queue.room, queue.capacity) == (6, 6)
+    for _ in range(5):
+        queue.take_room()
+    queue.publish(0, 5)
+    assert not queue.resize(2), "five wait"
+    assert (queue.room, queue.capacity) == (0, 5)
+    queue.for_worker(0).taken(0, 4)
+    assert queue.resize(2)
+    assert (queue.room, queue.depth, queue.capacity) == (1, 1, 2)
+    queue.for_worker(0).taken(0, 1)
+    queue.forget(0)
+    assert (queue.room, queue.waiting(0), queue.number(0)) == (2, 0, 0)
+    queue.close()

@@ -100,7 +100,7 @@ def test_a_new_segment_is_zero_but_for_what_it_is(segment: Segment) -> None:
     words = segment.words
     said = {name: words[at] for name, at in HEADER.items() if words[at]}
     assert abs(said.pop("since") - time.time()) < 5
-    assert said == {"magic": MAGIC, "version": 1, "slots": 4, "capacity": 64, "master_pid": os.getpid()}
+    assert said == {"magic": MAGIC, "version": 2, "slots": 4, "capacity": 64, "master_pid": os.getpid()}
     assert not any(words[len(HEADER) :])
     assert segment.name == f"/pyserver.{os.getpid()}"
 
@@ -214,7 +214,7 @@ def test_a_reader_sees_the_words_and_cannot_write(segment: Segment) -> None:
 
 def header(**values: int) -> bytes:
     words = [0] * words_for(2)
-    for name, value in {"magic": MAGIC, "version": 1, "slots": 2, **values}.items():
+    for name, value in {"magic": MAGIC, "version": 2, "slots": 2, **values}.items():
         words[HEADER[name]] = value
     return b"".join(word.to_bytes(8, sys.byteorder) for word in words)
 
@@ -227,7 +227,7 @@ def header(**values: int) -> bytes:
         (b"x" * 4096, "{path} is not a segment of pyserver"),
         (header()[: 8 * (ROWS - 1)], "{path} is not a segment of pyserver"),
         (header(magic=1), "{path} is not a segment of pyserver"),
-        (header(version=2), "{path} has layout 2, this pyserver reads 1; use the server's own"),
+        (header(version=1), "{path} has layout 1, this pyserver reads 2; use the server's own"),
         (header(slots=3), "{path} says 3 slots, which its size belies"),
         (header(slots=2**64 - 1), f"{{path}} says {2**64 - 1} slots, which its size belies"),
     ],
@@ -363,3 +363,18 @@ def test_a_folder_or_link_of_such_a_name_harms_nobody(tmp_path: Path) -> None:
         with suppress(FileNotFoundError):
             link.unlink()
         folder.rmdir()
+
+
+# -- handed over by a master to itself ------------------------------------------------------------------
+
+
+def test_what_was_handed_over_is_the_same_and_still_locked(segment: Segment) -> None:
+    segment.words[HEADER["restarts"]] = 17
+    descriptors = segment.descriptors()
+    assert len(descriptors) == 2, "ours, and that of the mapping"
+    copies = [os.dup(each) for each in descriptors]
+    adopted = Segment.adopt(segment.name, copies, segment.slots)
+    assert adopted.words[HEADER["restarts"]] == 17
+    assert run_forked(lambda: 0 if dict(found())[segment.name] else 1) == 0, "the lock says that we live"
+    adopted.words.release()
+    os.close(copies[0])

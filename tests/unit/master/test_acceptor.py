@@ -41,7 +41,7 @@ class Door:
         self.ready: dict[int, int] = dict.fromkeys(range(SLOTS), 0)  # slot -> open connections
         self.poll = select.epoll()
         opened.callback(self.poll.close)
-        self.acceptor = Acceptor(self.listeners, self.queue, self.channels, self.poll, self.loads)
+        self.acceptor = Acceptor(self.listeners, self.queue, dict(enumerate(self.channels)), self.poll, self.loads)
         opened.callback(self.acceptor.close)
         self._opened = opened
 

@@ -15,6 +15,7 @@ import pytest
 from tests.unit.worker.conftest import LARGE_BYTES, LIMITS, Hall
 
 from pyserver.handlers.router import Handler
+from pyserver.ipc.messages import Drain
 from pyserver.limits import (
     BATCH_MAX,
     BODY_DISCARD_MAX_BYTES,
@@ -606,7 +607,7 @@ def test_a_drain_closes_idle_connections_and_finishes_the_others(hall: Hall) -> 
     idle, busy, silent = hall.client(GET), hall.client(LARGE, buffer=4096), hall.client()
     hall.turn()
     heard(idle)
-    hall.connections.drain()
+    hall.connections.drain(Drain.CLOSE)
     assert is_closed(idle)
     assert not is_closed(busy)
     assert not is_closed(silent), "its request may be under way"
@@ -628,7 +629,7 @@ def test_a_request_that_arrived_just_before_the_drain_is_answered(hall: Hall) ->
     hall.turn()
     heard(client)
     client.sendall(GET)
-    hall.connections.drain()
+    hall.connections.drain(Drain.CLOSE)
     (answer,) = answers(client)
     assert (answer.status, answer.closes) == (200, True)
     assert is_closed(client)
@@ -636,7 +637,7 @@ def test_a_request_that_arrived_just_before_the_drain_is_answered(hall: Hall) ->
 
 def test_a_silent_client_gets_a_moment_of_grace(hall: Hall) -> None:
     client = hall.client()
-    hall.connections.drain()
+    hall.connections.drain(Drain.CLOSE)
     hall.turn()
     assert not is_closed(client)
     hall.wait(DRAIN_GRACE_S + LATE)
@@ -645,11 +646,60 @@ def test_a_silent_client_gets_a_moment_of_grace(hall: Hall) -> None:
 
 
 def test_pipelined_requests_are_answered_until_the_one_that_closes(hall: Hall) -> None:
-    hall.connections.drain()
+    hall.connections.drain(Drain.CLOSE)
     client = hall.client(GET + GET)
     hall.turn()
     found = answers(client)
     assert [(answer.status, answer.closes) for answer in found] == [(200, True)]
+
+
+def test_a_move_leaves_idle_connections_to_others_and_keeps_the_rest_until_they_are_idle(hall: Hall) -> None:
+    idle, silent, half, busy = hall.client(GET), hall.client(), hall.client(GET[:9]), hall.client(LARGE, buffer=4096)
+    hall.turn()
+    heard(idle)
+    connections = hall.connections
+    connections.drain(Drain.MOVE)
+    assert [each.answered for each in connections.to_return()] == [1, 0]
+    half.sendall(GET[9:])
+    hall.turn()
+    (answer,) = answers(half)
+    assert (answer.status, answer.closes) == (200, False), "it goes on, with another worker"
+    assert len(connections.to_return()) == 3
+    while len(connections.returning) < 4:
+        heard(busy)
+        hall.turn()
+    idle.sendall(GET)
+    hall.turn()
+    assert connections.to_return()[0].socket.recv(100) == GET, "nothing of it was read"
+    assert connections.submit(print, print) is False
+    for connection in connections.to_return():
+        connections.close(connection)
+    assert not connections.table
+    assert not connections.to_return()
+    assert is_closed(silent)
+
+
+def test_what_has_not_gone_back_is_closed_when_the_service_stops(hall: Hall) -> None:
+    client = hall.client(GET)
+    hall.turn()
+    heard(client)
+    hall.connections.drain(Drain.MOVE)
+    hall.connections.drain(Drain.CLOSE)
+    assert is_closed(client)
+    assert not hall.connections.returning
+
+
+def test_a_connection_that_another_worker_had_has_the_time_of_an_idle_one(hall: Hall) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.setblocking(False)
+        hall.connections.adopt(ours.detach(), 0, parked=True)
+        hall.wait(LIMITS.head_deadline + LATE)
+        theirs.sendall(GET)
+        hall.turn()
+        assert answers(theirs)[0].status == 200
+        assert hall.lines()
+    assert LIMITS.head_deadline + LATE < LIMITS.keep_alive, "or this shows nothing"
 
 
 # -- room -------------------------------------------------------------------------------------------
