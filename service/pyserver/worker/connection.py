@@ -167,6 +167,7 @@ class Connections:
         self.draining = False  # what is answered is closed
         self.returning: dict[Connection, None] = {}  # for worker.pool: on their way back to the master
         self._moving = False  # what is answered goes back to the master
+        self._leaving = False  # either
         self._sites = sites
         self._origins = origins
         self._limits = limits
@@ -275,11 +276,11 @@ class Connections:
 
     def drain(self, how: int) -> None:
         """Finish what is under way, and take nothing new; said again, it may be another way."""
-        idle = [each for each in self.table.values() if each.idle]
         self._moving = how == Drain.MOVE
         self.draining = not self._moving
+        self._leaving = True
         if self._moving:
-            for connection in idle:
+            for connection in [each for each in self.table.values() if each.idle]:
                 self._return(connection)
             return
         self._memo.close()
@@ -306,10 +307,9 @@ class Connections:
 
     def submit(self, run: Callable[[], None], then: Callable[[], None]) -> bool:
         """Take work of a handler that no client waits for; False when the worker is about to leave."""
-        leaving = self.draining or self._moving
-        if not leaving:
+        if not self._leaving:
             self.jobs.append(Job(run, then))
-        return not leaving
+        return not self._leaving
 
     # -- the spine -------------------------------------------------------------------------------
 
@@ -408,8 +408,7 @@ class Connections:
             and connection.request is None
             and connection.watched == _IN
             and connection.bucket
-            and not self.draining
-            and not self._moving
+            and not self._leaving
         ):
             # Most wait so: between two requests, as before the last one, so the deadline only moves later.
             connection.deadline = now + limits.keep_alive
@@ -426,10 +425,10 @@ class Connections:
             if self.draining:
                 self.close(connection)
                 return
-            connection.reader = None
             if self._moving:
                 self._return(connection)
                 return
+            connection.reader = None
             connection.head_of = -1
             connection.mark = 0
             connection.deadline = now + limits.keep_alive
