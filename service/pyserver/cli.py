@@ -287,16 +287,6 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--within", metavar="SECONDS", type=_seconds, default=90.0, help=text)
 
     command = commands.add_parser(
-        "reload", help=_RELOAD, description=_sentence(_RELOAD), epilog=_RELOAD_MORE, **_AS_WRITTEN
-    )
-    command.set_defaults(run=reload)
-    where = command.add_mutually_exclusive_group()
-    where.add_argument("--control", metavar="PATH", help=f"the server's control socket (default: {CONTROL_PATH})")
-    where.add_argument("--name", metavar="SEGMENT", help="name of the shared segment, of a server without systemd")
-    text = "how long to wait for the outcome (default: 90)"
-    command.add_argument("--within", metavar="SECONDS", type=_seconds, default=90.0, help=text)
-
-    command = commands.add_parser(
         "compress", help=_COMPRESS, description=_sentence(_COMPRESS), epilog=_COMPRESS_MORE, **_AS_WRITTEN
     )
     command.set_defaults(run=compress)

@@ -236,6 +236,10 @@ def release(tmp_path: Path) -> Path:
     return code
 
 
+# Of a worker, behind which another release can do something else.
+_START = "    faulthandler.enable()\n"
+
+
 def edit(code: Path, module: str, before: str, after: str) -> None:
     path = code / "pyserver" / module
     text = path.read_text()
@@ -250,8 +254,8 @@ def test_code_is_new(serve: Serve, release: Path) -> None:
     edit(
         release,
         "worker/main.py",
-        "    clock, tally = Clock(), Tally()\n",
-        '    log.error("new worker")\n    clock, tally = Clock(), Tally()\n',
+        _START,
+        _START + '    log.error("new worker")\n',
     )
     with server.logs(r"err .*worker \d: new worker", times=2):
         reloaded(server)
@@ -399,8 +403,8 @@ def sabotage(code: Path, line: str) -> None:
     edit(
         code,
         "worker/main.py",
-        "    clock, tally = Clock(), Tally()\n",
-        f"    {line}\n    clock, tally = Clock(), Tally()\n",
+        _START,
+        f"{_START}    {line}\n",
     )
 
 
