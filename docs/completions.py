@@ -22,6 +22,7 @@ VALUES: Final[dict[str, str | tuple[str, ...]]] = {
     "FILE": FILES,
     "DIR": FOLDERS,
     "ROOT": FOLDERS,
+    "PATH": FILES,
     "PATH|off": FILES,
     "KEY=VALUE": tuple(f"{option.name}=" for option in OPTIONS.values() if not option.in_list),
 }

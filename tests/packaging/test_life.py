@@ -83,6 +83,35 @@ def test_where_services_must_not_start_it_is_only_installed(package: Package) ->
         package.machine.output("rm", "/usr/sbin/policy-rc.d")
 
 
+README = (TREE / "README.md").read_text()
+FIVE_MINUTES = README.partition("## An administrator's five minutes\n")[2].partition("\n## ")[0]
+
+
+def test_the_readme_does_what_it_says(package: Package) -> None:
+    """Each block of its commands, in their order, on a machine as after the installation."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", FIVE_MINUTES, re.MULTILINE | re.DOTALL)
+    assert f"apt install ./build/{package.builds.deb('*')}" in README
+    package.install(package.builds.this)
+    try:
+        # But for `man`: the small Debian in there is without it.
+        typed = [re.sub(r"^man .*", "", block, flags=re.MULTILINE) for block in blocks]
+        shown = [package.machine.output("sh", "-exc", block) for block in typed]
+    finally:
+        package.machine.output("rm", "-rf", "/etc/systemd/system/pyserver.socket.d", "/srv/example")
+        package.machine.output("systemctl", "daemon-reload")
+    first, site, port, sizing, end = shown
+    assert PAGE in first
+    assert 'Status: "serving ' in first
+    assert "/etc/pyserver/pyserver.toml: ok (" in site
+    assert "\nIt is mine.\n" in site
+    assert re.search(r"^ +site +example\.org: root /srv/example\b", site, re.MULTILINE)
+    assert port == PAGE
+    assert "workers ready" in sizing
+    assert "Removing pyserver" in end
+    assert package.state() == ""
+    assert package.files() == set()
+
+
 # -- upgrade -------------------------------------------------------------------------------------------
 
 
