@@ -24,8 +24,8 @@ SUITES = ("bookworm", "trixie")
 
 
 def wanted() -> list[str]:
-    """Return the packages that ours depends on or recommends and that a small Debian does not have."""
-    return sorted(set(re.findall(r"\bpython3\b[\w-]*", (TREE / "packaging/debian/control").read_text())))
+    """Return what is downloaded: all that ours depends on or recommends, and rpm for its other form."""
+    return ["rpm", *sorted(set(re.findall(r"\bpython3\b[\w-]*", (TREE / "packaging/debian/control").read_text())))]
 
 
 def recipe(suite: str) -> list[str]:
