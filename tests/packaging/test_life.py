@@ -177,7 +177,7 @@ def test_a_version_that_refuses_the_configuration_waits(package: Package) -> Non
     assert seen.lost == {}
     assert package.processes() == before
     assert "/etc/pyserver/conf.d/mine.toml:2: unknown key 'hung_after' in [server]" in said
-    assert "pyserver check && systemctl restart pyserver" in said
+    assert "systemctl restart pyserver.service" in said
     package.machine.write("/etc/pyserver/conf.d/mine.toml", "[server]\nsilence_max = 7\n")
     package.machine.output("sh", "-ec", "pyserver check && systemctl restart pyserver")
     assert not set(before) & set(package.processes())
@@ -205,6 +205,38 @@ def test_the_way_back_is_as_open(package: Package) -> None:
     assert package.listener() == listener
     assert package.state() == f"installed {package.builds.this}"
     assert package.get("/") == PAGE
+
+
+INSTANCE = """
+[[site]]
+root = "/srv/blog"
+"""
+
+
+@pytest.mark.skipif(not (TREE / "systemd/pyserver@.service").exists(), reason="the tree has no template of the service")
+def test_an_instance_goes_along(package: Package) -> None:
+    package.install(package.builds.this)
+    output = package.machine.output
+    package.machine.write("/etc/pyserver/blog/pyserver.toml", INSTANCE)
+    package.machine.write("/srv/blog/index.html", MINE)
+    ask = ("curl", "--silent", "--fail", "--unix-socket", "/run/pyserver@blog.sock", "http://blog/")
+    try:
+        output("systemctl", "start", "pyserver@blog")
+        before = package.show("MainPID", "pyserver@blog.service")
+        assert output(*ask) == MINE
+        package.install(package.builds.next)
+        assert package.show("MainPID", "pyserver@blog.service") != before
+        assert output(*ask) == MINE
+        before = package.show("MainPID", "pyserver@blog.service")
+        package.machine.write("/etc/pyserver/blog/pyserver.toml", f"{INSTANCE}[server]\nhung_after = 7\n")
+        assert "/etc/pyserver/blog/pyserver.toml:5: unknown key" in package.install(package.builds.renaming)
+        assert package.show("MainPID", "pyserver@blog.service") == before
+        assert output(*ask) == MINE
+        package.remove()
+        assert package.show("ActiveState", "pyserver@blog.service") == "inactive"
+        assert output("find", "/run", "-name", "pyserver@*.sock") == ""
+    finally:
+        output("rm", "-rf", "/srv/blog")
 
 
 # -- end -----------------------------------------------------------------------------------------------
