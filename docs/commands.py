@@ -1,0 +1,75 @@
+"""The command line as data: what the parser of pyserver.cli knows, for manual pages and completions.
+
+Owns:    Command and Argument.
+Never:   runs a command.
+Used by: docs.manual, docs.completions.
+"""
+
+import argparse
+import re
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from pyserver.cli import build_parser
+
+
+class Argument(NamedTuple):
+    """An option, or with no names a positional argument."""
+
+    names: tuple[str, ...]
+    metavar: str  # "" where it takes no value
+    text: str
+    choices: tuple[str, ...]
+    repeatable: bool
+
+    @property
+    def summary(self) -> str:
+        """The text up to what is more exactly said there, for where there is one line."""
+        return re.split(r"; | \(", self.text)[0]
+
+
+class Command(NamedTuple):
+    """One command of `pyserver`, or with the name "" what stands before any command."""
+
+    name: str
+    text: str  # one line
+    more: str  # what --help says after the options
+    arguments: tuple[Argument, ...]
+
+    @property
+    def options(self) -> tuple[Argument, ...]:
+        """Arguments with names."""
+        return tuple(argument for argument in self.arguments if argument.names)
+
+    @property
+    def positionals(self) -> tuple[Argument, ...]:
+        """Arguments without, in their order."""
+        return tuple(argument for argument in self.arguments if not argument.names)
+
+
+def commands() -> tuple[Command, ...]:
+    """Return what stands before any command, then the commands."""
+    parser = build_parser()
+    found = [Command("", parser.description or "", parser.epilog or "", tuple(_arguments(parser)))]
+    for action in parser._actions:  # noqa: SLF001  argparse has no other way to its subcommands
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            texts = {choice.dest: choice.help or "" for choice in action._get_subactions()}  # noqa: SLF001
+            for name, sub in action.choices.items():
+                found.append(Command(name, texts[name], sub.epilog or "", tuple(_arguments(sub))))
+    return tuple(found)
+
+
+# Said so in their help: what cli.py keeps in order of appearance.
+REPEATABLE: Final = "may be repeated"
+
+
+def _arguments(parser: argparse.ArgumentParser) -> Iterator[Argument]:
+    for action in parser._actions:  # noqa: SLF001  as above
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            continue
+        text = " ".join((action.help or "").split()).replace("%%", "%")
+        choices = tuple(map(str, action.choices or ()))
+        metavar = action.metavar if isinstance(action.metavar, str) else ""
+        if action.nargs != 0 and not metavar:
+            metavar = "{" + ",".join(choices) + "}" if choices else action.dest.upper()
+        yield Argument(tuple(action.option_strings), metavar, text, choices, REPEATABLE in text)
