@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from pyserver import __version__, signals
@@ -97,19 +98,34 @@ def _walk(site: Site) -> int:
     """Look at all files of a site, tell what is the matter with them, and return how many there are."""
     from pyserver.files.resolve import Root  # noqa: PLC0415  as above
     from pyserver.files.survey import Policy, survey  # noqa: PLC0415
+    from pyserver.handlers.taken import Taken  # noqa: PLC0415
 
-    policy = Policy(dot_files=site.dot_files == "allow", precompressed=site.precompressed)
+    policy = Policy(
+        dot_files=site.dot_files == "allow",
+        precompressed=site.precompressed,
+        indexes=tuple(name.encode() for name in site.index),
+        clean_urls=site.clean_urls,
+    )
     pages = {page.encode() for page in (site.fallback, *site.errors.values()) if page}
+    # An alias for what lies there anyway, as others' configurations have it, hides nothing.
+    hiding = replace(
+        site, aliases=tuple(each for each in site.aliases if not _is_same(site.root + each.path, each.root))
+    )
     files = 0
     for alias in (*sorted(site.aliases, key=lambda alias: -len(alias.path)), Alias("/", site.root)):
         path = alias.path.encode()
         below = {page for page in pages if page.startswith(path)}  # the longest alias has it
         pages -= below
-        walk = survey(Root(alias.root, site.symlinks), policy, sorted(page.removeprefix(path[:-1]) for page in below))
+        root, here = Root(alias.root, site.symlinks), policy._replace(taken_by=Taken(hiding, alias.path).by)
+        walk = survey(root, here, [page.removeprefix(path[:-1]) for page in below])
         for line in walk.lines():
             _complain(line, _WARNING)
         files += walk.files
     return files
+
+
+def _is_same(one: str, other: str) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def explain(given: argparse.Namespace) -> int:
@@ -351,8 +367,8 @@ SIGUSR1 opens the access log anew.
 
 _CHECK_MORE: Final = f"""\
 Then it looks at the files of the sites and warns of those that clients will not get, or should not: files that cannot
-be read, links that leave the root, old compressed siblings, backups, .git. Run it as the user who serves: the
-superuser can read everything.
+be read, links that leave the root, files that an alias or a redirect hides, old compressed siblings, backups, .git.
+Run it as the user who serves: the superuser can read everything.
 
 examples:
   pyserver check

@@ -159,6 +159,21 @@ CODINGS_WAITING_MAX: Final = 256
 # ... and so long after their last use, because the room of a deleted file is not free before. nginx: 60 s.
 FILES_KEPT_OPEN_S: Final = 10
 
+# Heads that a worker remembers, and as many sections of fields (handlers.memo): a busy site's browsers and pages of one
+# second. The option memo_bytes bounds them too.
+MEMO_ENTRIES_MAX: Final = 16_384
+
+# A part of a file up to here is read and goes out with its head in one send; to set up sendfile costs more than to
+# copy this. Enforced by handlers.static.
+PART_IN_MEMORY_MAX_BYTES: Final = 64 * KIB
+
+# That a part of a file is in memory holds for so long without asking again. The kernel keeps what was just used.
+RESIDENT_S: Final = 0.25
+
+# The path of a root is looked at in every second; while it leads nowhere, also after such rests: a switch that is not
+# atomic leaves it missing for milliseconds. Enforced by worker.connection.
+ROOT_MISSED_REST_S: Final = 0.05
+
 # Folders that are held open while links are followed one by one (files.owned): a path with a link in it may be so deep.
 # Few threads walk at once, and for microseconds; where many do and no descriptor is left, it is 503.
 LINKED_FOLDERS_MAX: Final = 24
@@ -170,11 +185,29 @@ LISTING_NAMES_MAX: Final = 100_000
 # ... and rows of the page: more than anybody reads, and no more than a browser shows without effort. Caddy: 10,000.
 LISTING_ROWS_MAX: Final = 10_000
 
+# ... and bytes of it: ten thousand names of usual length make 2 MB, of full length 15. It is held until the last of its
+# readers has it, however slow.
+LISTING_MAX_BYTES: Final = 4 * MIB
+
+# All listings that are under way to clients in a worker; beyond it 503. One that many read counts once, so to get there
+# takes many folders, orders or changes. Smaller ones are not shared: they go out with their head, in one send.
+LISTINGS_MAX_BYTES: Final = 32 * MIB
+LISTING_SHARED_MIN_BYTES: Final = 16 * KIB
+
+# Listings that are made at a time in a worker; each takes a thread, and up to 40 MB while it lasts. Who asks for the
+# same one waits for the same one. Enforced by handlers.listings, as the three before it.
+LISTINGS_AT_ONCE_MAX: Final = 2
+
 # After so many names or rows a thread that makes a listing rests for so long, in which the leader can have the
 # interpreter. Without that each of the leader's steps might wait for the interpreter's switch interval of 5 ms, or for
 # the end of a sort: beside listings of 100,000 names other requests then took up to 265 ms, now 11 ms.
 LISTING_STEP_ROWS: Final = 128
 LISTING_REST_S: Final = 0.00005
+
+# Objects that a worker makes more than it lets go of before the collector looks for cycles among them. A request makes
+# none, but with Python's 700 those that are remembered for a second brought it in so often that it took a tenth of the
+# time where every head is new. Set by worker.main.
+COLLECT_EVERY_OBJECTS: Final = 20_000
 
 # -- the worker's rounds (enforced by worker.pool, worker.parking, worker.accesslog) -----------
 

@@ -1,7 +1,10 @@
 """Listings of folders by a running server: large ones hold nobody up."""
 
+import contextlib
 import json
 import os
+import statistics
+import tempfile
 import time
 from pathlib import Path
 
@@ -56,38 +59,47 @@ def test_hundred_thousand_files(serve: Serve, crowded: Path, tmp_path: Path, que
     with server.client(within=30) as visitor, server.client() as other:
         began = time.monotonic()
         visitor.send(f"GET /many/{query} HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\n\r\n".encode())
-        longest = 0.0
+        waits: list[float] = []
         asked = began
-        while asked - began < 0.3:  # it is being made
+        while asked - began < 0.3 or len(waits) < 20:  # it is being made
             assert other.ask("/small.txt").content == b"small\n"
             now = time.monotonic()
-            longest, asked = max(longest, now - asked), now
+            waits.append(now - asked)
+            asked = now
         answer = visitor.answer()
-        took = time.monotonic() - began
     document = json.loads(answer.content)
     assert (document["total"], document["complete"]) == (MANY, False)
     assert len(document["items"]) == LISTING_ROWS_MAX
     if "size" in query:
         assert {item["size"] for item in document["items"]} == {90_000}
-    assert took < 10, "seconds; one, on a machine that has nothing else to do"
-    assert longest < 0.5, "seconds that another client waited"
+    # Of the many the most: a machine that has other things to do may stand still now and then.
+    assert statistics.median(waits) < 0.25, "seconds that another client waited"
     assert peak_bytes(server) - before < 96 * MIB
     assert answer.persists
 
 
 def test_many_at_once_leave_nothing_behind(serve: Serve, crowded: Path, tmp_path: Path) -> None:
-    server = serve(config=configured(crowded, tmp_path), workers=1, threads=4)
+    with tempfile.TemporaryDirectory(prefix="pyserver-") as short:
+        # Over a UNIX socket, of which the kernel takes 208 KiB at most for a client.
+        many_at_once(serve(config=configured(crowded, tmp_path), bind=[f"unix:{short}/s"], workers=1, threads=4))
+
+
+def many_at_once(server: Server) -> None:
     (pid,) = server.workers().values()
 
     def descriptors() -> int:
         return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
 
-    before = descriptors()
-    with server.clients(6, within=60) as clients:
+    before, memory = descriptors(), peak_bytes(server)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(server.client(within=60)) for _ in range(60)]
         for client in clients:
             client.send(b"GET /many/ HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert server.ask("/small.txt").content == b"small\n"
-        lengths = {len(client.answer().content) for client in clients}
-        assert len(lengths) == 1
+        assert server.ask("/small.txt", within=60).content == b"small\n"
+        wait_until(lambda: server.counters()["requests"] == 61, within=60)  # all are being sent, and nobody reads
+        (length,) = {len(client.answer().content) for client in clients}
+        assert length > MIB
+    grown = peak_bytes(server) - memory
+    assert grown < 48 * length, "50 MB for two that are made at once; it would be 120 if each reader held one"
     wait_until(lambda: descriptors() <= before)
     assert server.counters()["responses_5xx"] == 0

@@ -4,6 +4,7 @@ import email
 import email.policy
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -105,3 +106,26 @@ def test_a_download_is_resumed_only_of_the_same_file(serve: Serve, settled: Path
     wait_until(lambda: not tag().startswith("W/"))
     assert tag() == new.removeprefix("W/")
     assert rest(tag()).content == large[::-1][1_000_000:]
+
+
+def test_eight_at_once_get_parts_of_one_file_or_are_told(serve: Serve, settled: Path, large: bytes) -> None:
+    """As download managers do it, with the condition that they should send: 412, never a part of the other file."""
+    server = serve()
+    wait_until(lambda: not server.ask("/large.bin", method="HEAD").fields["etag"].startswith("W/"), within=20)
+    tag = server.ask("/large.bin", method="HEAD").fields["etag"]
+    step = 128 * KIB
+    starts = list(range(0, len(large) - step, step))
+    half = len(starts) // 2
+
+    def part(first: int) -> int:
+        answer = server.ask("/large.bin", f"Range: bytes={first}-{first + step - 1}", f"If-Match: {tag}", within=20)
+        assert answer.status == 412 or answer.content == large[first : first + step]
+        return answer.status
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(part, starts[:half])) == {206}
+        rest = pool.map(part, starts[half:])
+        settled.with_name("other").write_bytes(large[::-1])
+        settled.with_name("other").rename(settled)
+        assert set(rest) <= {206, 412}
+    wait_until(lambda: {part(0) for _ in range(8)} == {412}, within=20)

@@ -87,6 +87,30 @@ def test_check_warns_and_is_content(file: Path, capsys: pytest.CaptureFixture[st
     assert printed.err == expected
 
 
+def test_check_tells_what_an_alias_or_a_redirect_hides(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    www, other = file.parent.parent / "www", file.parent.parent / "other"
+    for folder in (www / "docs", www / "kept", other):
+        folder.mkdir()
+    for name in ("docs/a.html", "kept/b.html", "about.html", "old.html", "index.html"):
+        (www / name).touch()
+    file.write_text(
+        """
+        [[site]]
+        root = "../www"
+        clean_urls = true
+        alias = [{ path = "/about/", root = "../other" }, { path = "/kept/", root = "../www/kept" }]
+        redirect = [{ from = "/docs/*", to = "https://docs.example.org/*" }, { from = "/old", to = "/new" }]
+        """
+    )
+    assert main(["check", "--config", str(file)]) == 0
+    top, end = f"{file.parent}/../www", "comes first; delete one of them, or rename it"
+    assert capsys.readouterr().err.splitlines() == [
+        f"{top}/about.html: clients do not get it as /about (clean_urls), the alias /about/ {end}",
+        f"{top}/docs: clients do not get it, the redirect from /docs/* {end}",
+        f"{top}/old.html: clients do not get it as /old (clean_urls), the redirect from /old {end}",
+    ]
+
+
 def test_check_walks_all_trees_and_what_it_finds_is_no_failure(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     www = file.parent.parent / "www"
     (www / "static").mkdir()
@@ -153,6 +177,7 @@ def test_explain_prints_the_request_the_decisions_and_the_head(file: Path, capsy
     assert [line.split(maxsplit=1)[0] for line in decided.splitlines()] == [
         "site",
         "path",
+        "links",
         "file",
         "validators",
         "fields",

@@ -160,6 +160,13 @@ class Limits:
         bounds=(1, 1_000_000),
         unit="files",
     )
+    memo_bytes: int = _option(
+        SIZE,
+        "Memory for request heads that were seen and the answers to them, in each worker; 0: none are remembered.",
+        default=16 * MIB,
+        bounds=(0, 64 * 1024 * MIB),
+        unit="bytes",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,26 +56,42 @@ class Generations:
         self._missed = False  # the last look found nothing, and this was logged
         self._errand: View | None = None
 
+    @property
+    def root(self) -> Root:
+        """The folder of the current generation."""
+        return self._root
+
+    def was_looked_at(self, second: int) -> bool:
+        """Tell whether the path was looked at in this second, and leads to the current generation."""
+        return self._looked_at == second and not self._missed
+
     def view(self, second: int) -> View:
         """Return what an answer that is begun at `second` is made from."""
         return View(self._root, second, wanting=self._looked_at != second)
 
+    @property
+    def misses(self) -> bool:
+        """Whether the last look found nothing: a switch is under way, perhaps, and over in a moment."""
+        return self._missed
+
     def errand(self, second: int) -> View | None:
         """Return a look that is worth taking though nothing was asked for: a release that was replaced is let go of.
 
-        It is to be taken and handed to take(); until then there is no other, for the disk may be slow.
+        One in a second, and more while nothing is found. It is to be taken and handed to take(); until then there is no
+        other, for the disk may be slow.
         """
-        if self._errand is None and self._looked_at != second:
-            self._errand = self.view(second)
+        if self._errand is None and (self._missed or self._looked_at != second):
+            self._errand = View(self._root, second, wanting=True)
             return self._errand
         return None
 
     def take(self, view: View) -> bool:
         """Take what a view has seen; return whether it is another generation."""
+        is_again = view is self._errand and self._missed
         if view is self._errand:
             self._errand = None
         seen = view.seen
-        if seen is None or view.second <= self._looked_at:  # somebody has looked later, or as soon
+        if seen is None or view.second < self._looked_at + (not is_again):  # somebody has looked later, or as soon
             return False
         self._looked_at = view.second
         if isinstance(seen, RootError):

@@ -55,6 +55,10 @@ class Folder(NamedTuple):
         """Whether `items` are all."""
         return self.read_whole and len(self.items) == self.total
 
+    def first(self, count: int) -> "Folder":
+        """Return it with so many of `items` only."""
+        return self._replace(items=self.items[:count])
+
 
 class Lister(NamedTuple):
     """How folders are to be listed."""

@@ -2,7 +2,7 @@
 
 Owns:    the descriptors it opens, until they are handed over in Found or closed with their last reference.
 Never:   knows HTTP or a cache; keeps a name that it has not opened.
-Fails:   WouldBlock (with cached_only), OSError (resolve.STATUS_FOR_ERRNO).
+Fails:   WouldBlock (with cached_only), ToBeListed (without a lister), OSError (resolve.STATUS_FOR_ERRNO).
 Used by: handlers.static: by the leader with cached_only, by any thread without.
 """
 
@@ -39,10 +39,14 @@ class Found(NamedTuple):
     folder: Folder | None = None
 
 
+class ToBeListed(Exception):
+    """It is a folder that is to be listed, by a thread that may wait, and when others have had their turn."""
+
+
 class Look:
     """One look at the disk, with all that is needed for it, so that it can be repeated by another thread."""
 
-    __slots__ = ("_clean", "_index", "_known", "_lister", "_path", "_precompressed", "_root")
+    __slots__ = ("_clean", "_index", "_known", "_listed", "_lister", "_path", "_precompressed", "_root")
 
     def __init__(
         self,
@@ -53,6 +57,7 @@ class Look:
         *,
         clean: bool = False,
         precompressed: bool = False,
+        listed: bool = False,
         lister: Lister | None = None,
     ) -> None:
         self._root = root
@@ -61,7 +66,8 @@ class Look:
         self._known = known
         self._clean = clean  # URLs: /a.html is /a
         self._precompressed = precompressed  # variants beside the file are looked for
-        self._lister = lister  # of folders without an index; None: they are not there
+        self._listed = listed  # folders without an index are, instead of being not there
+        self._lister = lister  # None: it is not our turn to list one
 
     def take(self, *, cached_only: bool) -> Found:
         """Open, describe, and read what is small and not known."""
@@ -88,7 +94,7 @@ class Look:
                 return Found(cleaner, None, None)
             return self._read(self._path, file, cached_only=cached_only)
         if file.is_directory and (
-            self._lister is not None or self._find_index(self._path + b"/", cached_only=cached_only) is not None
+            self._listed or self._find_index(self._path + b"/", cached_only=cached_only) is not None
         ):
             return Found(self._path + b"/", None, None)
         raise _not_found(self._path)  # a folder without an index, a FIFO, a device: nothing that we serve
@@ -137,13 +143,13 @@ class Look:
 
     def _list(self, *, cached_only: bool) -> Found:
         """List the folder, if folders are listed."""
-        if self._lister is None:
+        if not self._listed:
             raise _not_found(self._path)
-        if cached_only:  # nobody knows how many names there are, nor where they lie
-            raise WouldBlock
-        folder = OpenFile(self._root.open(self._path, cached_only=False))
+        folder = OpenFile(self._root.open(self._path, cached_only=cached_only))
         if not folder.is_directory:
             raise _not_found(self._path)
+        if self._lister is None or cached_only:  # nobody knows how many names there are, nor where they lie
+            raise ToBeListed
         return Found(self._path, None, None, folder=self._lister.read(self._root, self._path, folder))
 
     def _read(self, name: bytes, file: OpenFile, *, cached_only: bool) -> Found:
@@ -158,6 +164,15 @@ class Look:
         if siblings is not None and file.stamp != before:  # it changed while we looked: so did what is fresh
             siblings = siblings._replace(found=tuple(each for each in siblings.found if is_fresh(each.file, file)))
         return Found(name, file, content, siblings)
+
+
+def stamp_at_once(root: Root, name: bytes, *, directory: bool = False) -> Stamp | None:
+    """Return the stamp of the file (or folder) of this name; None if it cannot be told from memory, or is no such."""
+    try:
+        file = OpenFile(root.open(name, cached_only=True))
+    except (OSError, WouldBlock):
+        return None
+    return file.stamp if (file.is_directory if directory else file.is_regular) else None
 
 
 def _not_found(path: bytes) -> OSError:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from pyserver.files.owned import open_owned
+from pyserver.limits import RESIDENT_S
 
 # Linux gave openat2 the same number on every architecture but alpha, which Python's wheels and Debian do not have.
 _SYS_OPENAT2: Final = 437
@@ -251,10 +252,22 @@ class OpenFile:
     Several threads may read through it: every read names its offset.
     """
 
-    __slots__ = ("changed_at", "fd", "is_directory", "is_regular", "modified_ns", "size", "stamp")
+    __slots__ = (
+        "_resident",
+        "_resident_until",
+        "changed_at",
+        "fd",
+        "is_directory",
+        "is_regular",
+        "modified_ns",
+        "size",
+        "stamp",
+    )
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+        self._resident = (0, -1)  # what was in memory, offset and count
+        self._resident_until = 0.0  # monotonic: and is taken to be
         self._describe(os.fstat(fd))
 
     def refresh(self) -> bool:
@@ -268,14 +281,33 @@ class OpenFile:
         return self._read_at_once() if cached_only else self._read_waiting()
 
     def in_memory(self, offset: int, count: int) -> bool:
-        """Tell whether sendfile of this part need not wait for the disk, by its first and its last byte."""
+        """Tell whether sendfile of this part need not wait for the disk, by its first and its last byte.
+
+        What lies between can have been evicted, and then the leader waits for the disk once. That is rare: the kernel
+        reads ahead and evicts in long runs, and a part is 1 MiB at most. To be certain would cost every part more than
+        sending it: RWF_NOWAIT copies what it reads, mincore(2) wants a mapping (T-50), and cachestat(2) is there since
+        Linux 6.5 only.
+        """
+        part, now = (offset, count), time.monotonic()
+        if part == self._resident and now < self._resident_until:
+            return True
         one = bytearray(1)
         try:
             os.preadv(self.fd, [one], offset, os.RWF_NOWAIT)
             os.preadv(self.fd, [one], offset + max(count, 1) - 1, os.RWF_NOWAIT)
         except OSError:  # _CANNOT_TELL, or what sendfile will say better
             return False
+        self._resident, self._resident_until = part, now + RESIDENT_S
         return True
+
+    def read_part(self, offset: int, count: int) -> bytes | None:
+        """Return this part, or None when the disk is needed for it or the file ends before."""
+        content = bytearray(count)
+        try:
+            got = os.preadv(self.fd, [content], offset, os.RWF_NOWAIT)
+        except OSError:  # _CANNOT_TELL, or what the attempt to send it will say better
+            return None
+        return bytes(content) if got == count else None
 
     def overwritten(self, since: tuple[int, int, int, int, int]) -> bool:
         """Tell whether content was replaced in place since the stamp `since`. Any thread may call this.

@@ -12,7 +12,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Final, NamedTuple, TypeAlias
 
@@ -31,6 +31,7 @@ KINDS: Final = {
     "closed": "that cannot be read",
     "special": "that are neither files nor folders",
     "link": "links that lead nowhere",
+    "taken": "that an alias or a redirect hides",
     "stale": "compressed that are not sent",
     "private": "folders and files that begin with a dot",
     "backup": "backups",
@@ -52,6 +53,9 @@ class Policy(NamedTuple):
 
     dot_files: bool = False  # names with a dot in front are served
     precompressed: bool = True  # variants beside a file are sent
+    indexes: tuple[bytes, ...] = ()  # names of what a folder is answered with
+    clean_urls: bool = False  # /a.html is asked for as /a
+    taken_by: Callable[[bytes], str | None] = lambda _path: None  # who else has a path: an alias, or a redirect
 
 
 class Survey(NamedTuple):
@@ -77,8 +81,9 @@ class Survey(NamedTuple):
 
 def survey(root: Root, policy: Policy, pages: Iterable[bytes] = ()) -> Survey:
     """Walk all below `root`; `pages` are paths that the configuration names."""
-    walk = _Walk(root, policy)
-    walk.look_for(pages)
+    pages = frozenset(pages)
+    walk = _Walk(root, policy, pages)
+    walk.look_for(sorted(pages))
     walk.run()
     return Survey(os.fsdecode(root.path).rstrip("/"), walk.findings, walk.counts, walk.files, walk.complete)
 
@@ -91,6 +96,11 @@ _SECRET: Final = re.compile(
 )
 
 _WELL_KNOWN: Final = b"/.well-known"  # RFC 8615 3: at the top only
+
+_PAGE: Final = b".html"
+
+# No rule is written for such a name: who has it has all that a folder holds.
+_ANY: Final = b"\0"
 
 # What http.target refuses in a path (T-8): a name with one of these cannot be asked for.
 _NEVER_ASKED: Final = re.compile(rb"[\x00-\x1f\x7f\\]")
@@ -106,10 +116,12 @@ _Entries: TypeAlias = dict[bytes, "os.DirEntry[str]"]
 
 
 class _Walk:
-    def __init__(self, root: Root, policy: Policy) -> None:
+    def __init__(self, root: Root, policy: Policy, pages: frozenset[bytes]) -> None:
         self._root = root
         self._policy = policy
-        self._waiting = [b"/"]  # folders, each with its final slash
+        self._pages = pages  # are sent wherever they lie
+        # Folders, each with its final slash. Who has redirected everything knows that nothing is sent.
+        self._waiting = [] if policy.taken_by(b"/" + _ANY) is not None else [b"/"]
         self.findings: list[Finding] = []
         self.counts: Counter[str] = Counter()
         self.files = 0
@@ -149,8 +161,9 @@ class _Walk:
                 if self._served(path, name, entry):
                     self._judge_name(path, name)
                     if entry.is_dir(follow_symlinks=False):
-                        inner.append(path + b"/")
-                    else:
+                        if not self._taken(path, path + b"/" + _ANY):
+                            inner.append(path + b"/")
+                    elif not self._unreachable(folder, name, entries):
                         self._judge(path, entry, fd)
                         self._judge_variant(path, name, entries)
             except FileNotFoundError:
@@ -184,6 +197,31 @@ class _Walk:
             name.decode()
         except UnicodeDecodeError:
             self._tell("name", path, "is not UTF-8, as links to it will be; rename it")
+
+    def _unreachable(self, folder: bytes, name: bytes, entries: _Entries) -> bool:
+        """Tell of a file that is sent for no path, since others have all those that it could be asked for by."""
+        path, policy = folder + name, self._policy
+        if path in self._pages:
+            return False
+        if name in policy.indexes and policy.taken_by(folder) is None:
+            return False
+        cleaner = path
+        if policy.clean_urls:
+            if name in policy.indexes:
+                cleaner = folder
+            elif name != _PAGE and name.removesuffix(_PAGE) not in entries:
+                cleaner = path.removesuffix(_PAGE)
+        return self._taken(path, cleaner)
+
+    def _taken(self, path: bytes, asked_for: bytes) -> bool:
+        """Tell of `path` that others have what it would be asked for by; return whether that is so."""
+        who = self._policy.taken_by(asked_for)
+        if who is not None:
+            as_ = "" if asked_for.startswith(path) else f" as {os.fsdecode(asked_for)} (clean_urls)"
+            self._tell(
+                "taken", path, f"clients do not get it{as_}, {who} comes first; delete one of them, or rename it"
+            )
+        return who is not None
 
     def _judge(self, path: bytes, entry: "os.DirEntry[str]", folder: int) -> None:
         """Open it as the server would. Not what is special by itself: opening a device may do something."""

@@ -214,6 +214,13 @@ class FileCache:
             next(iter(room.order.values())).clear()
         return entry in room.order
 
+    def touch(self, path: bytes) -> None:
+        """Count an entry that is here as the most recently put."""
+        room, entry = self._room, self._entries[path]
+        room.order.move_to_end(entry)
+        if entry.file is not None:
+            room.opened.move_to_end(entry)
+
     def close_unused(self, since: int) -> None:
         """Forget open files last looked at before `since`: the room of a deleted one is not free before."""
         opened = self._room.opened

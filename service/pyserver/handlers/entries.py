@@ -109,6 +109,17 @@ def is_true(entry: Entry) -> bool:
     )
 
 
+def is_quiet(entry: Entry) -> bool:
+    """Tell whether an entry without siblings stays true as long as its stamp is what it was.
+
+    That is, whether it and what was made of it have strong validators, and the content was read when no change could
+    go unnoticed any more.
+    """
+    if not entry.settled or entry.siblings or (entry.file is None and not _settled_when_read(entry)):
+        return False
+    return all(each.settled for each in entry.made.values())
+
+
 def is_worth_coding(entry: Entry) -> bool:
     """Tell whether variants of this content shall be made: text, in memory, and not as small as its own head."""
     return entry.content is not None and entry.size >= limits.CODED_MIN_BYTES and is_text(media_type(entry.name))

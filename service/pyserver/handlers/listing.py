@@ -16,12 +16,14 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
 from typing import Final, NamedTuple
 from urllib.parse import parse_qs
 
+from pyserver import limits
 from pyserver.files.listing import Folder, Item, Key, Lister, Order, resting
 from pyserver.http import accept, target
 from pyserver.http.headers import joined
@@ -46,12 +48,15 @@ class Wish(NamedTuple):
     as_json: bool
 
 
-class Listing(NamedTuple):
-    """A listing that is ready to be sent."""
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
+class Listing:
+    """A listing that is ready to be sent, and as the source of answers held by them until they are."""
 
     media_type: bytes
     fields: bytes  # the field lines that go with it
     content: bytes
+    digest: bytes  # of both
+    fd: int = -1  # all of it is in memory
 
 
 def wish(request: Request) -> Wish:
@@ -73,7 +78,17 @@ def lister(prefix: bytes, wished: Wish, hidden: Callable[[bytes], bool]) -> List
 def render(folder: Folder, wished: Wish) -> Listing:
     """Return the listing of `folder`. Not in the leader: thousands of rows take a while."""
     kind, parts = (_JSON, as_json(folder)) if wished.as_json else (_HTML, as_html(folder, wished.order))
-    return Listing(kind, _FIELDS[kind], "".join(resting(parts)).encode())
+    content = "".join(resting(parts)).encode()
+    return Listing(kind, _FIELDS[kind], content, hashlib.blake2b(content, digest_size=32, person=kind[:16]).digest())
+
+
+def _within(rows: Iterable[str], max_bytes: int) -> Iterator[str]:
+    """Yield the first of `rows` that are not more than so many bytes."""
+    for row in rows:
+        max_bytes -= len(row) if row.isascii() else len(row.encode())
+        if max_bytes < 0:
+            return
+        yield row
 
 
 # -- for programs ----------------------------------------------------------------------------------
@@ -81,11 +96,14 @@ def render(folder: Folder, wished: Wish) -> Listing:
 
 def as_json(folder: Folder) -> Iterator[str]:
     """Yield the parts of the document. A name that is not UTF-8 is told with U+FFFD in it; `href` is always exact."""
-    start = {"path": _text(folder.path), "total": folder.total, "complete": folder.shown_whole}
-    yield json.dumps(start, ensure_ascii=False)[:-1] + ', "items": ['
-    for number, item in enumerate(folder.items):
-        yield (",\n" if number else "\n") + json.dumps(_members(item), ensure_ascii=False)
-    yield "\n]}\n"
+    yield f'{{"path": {json.dumps(_text(folder.path), ensure_ascii=False)}, "items": ['
+    shown = 0
+    rows = (json.dumps(_members(item), ensure_ascii=False) for item in folder.items)
+    for row in _within(rows, limits.LISTING_MAX_BYTES):
+        yield (",\n" if shown else "\n") + row
+        shown += 1
+    complete = folder.first(shown).shown_whole
+    yield f'\n], "total": {folder.total}, "complete": {json.dumps(complete)}}}\n'
 
 
 def _members(item: Item) -> dict[str, object]:
@@ -168,9 +186,11 @@ def as_html(folder: Folder, order: Order) -> Iterator[str]:
     yield _START.format(style=_STYLE, title=_shown(folder.path), trail=_trail(folder.path, onward), heads=_heads(order))
     if folder.path != b"/":
         yield f'<tr class=d><th scope=row><a href="../{onward}" title="The folder above">..</a><td><td>\n'
-    for item in folder.items:
-        yield _row(item, onward)
-    yield _END.format(count=_count(folder))
+    shown = 0
+    for row in _within((_row(item, onward) for item in folder.items), limits.LISTING_MAX_BYTES):
+        yield row
+        shown += 1
+    yield _END.format(count=_count(folder.first(shown)))
 
 
 def _row(item: Item, onward: str) -> str:

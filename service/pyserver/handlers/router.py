@@ -8,18 +8,23 @@ Used by: worker.main (builds), worker.connection (asks).
 Request.host is compared as http.request gives it: lower case, without port and final dot (T-47).
 """
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 from pyserver.clock import Clock
 from pyserver.config import Limits, Site
 from pyserver.files.resolve import Root
 from pyserver.handlers.cache import FileCache
+from pyserver.handlers.listings import Listings
 from pyserver.handlers.static import LookAgain, Pending, StaticSite
 from pyserver.handlers.trace import Trace
 from pyserver.handlers.variants import Submit, Workshop
 from pyserver.http.request import Request
 from pyserver.http.response import Response
+
+# The part of the memory for files in which is kept what was made of them, for other files with the same content: text
+# is coded to a quarter or less, and the rest of the room is for entries.
+_OUTCOMES_PART: Final = 8
 
 
 class Handler(Protocol):
@@ -27,6 +32,10 @@ class Handler(Protocol):
 
     def respond(self, request: Request, keep: bool) -> Response | Pending:  # noqa: FBT001  # a keyword costs
         """Return the answer to `request`, or a Pending when the disk is needed for it."""
+
+    @property
+    def misses_root(self) -> bool:
+        """Whether a path of a folder leads nowhere at the moment; then tidy() is worth calling again soon."""
 
     def tidy(self) -> list[LookAgain]:
         """Let go of what is not needed; to be called every second. Returns what has to wait for the disk."""
@@ -60,6 +69,11 @@ class Router:
             found = self._below.get(host)
         return self._default if found is None else found
 
+    @property
+    def misses_root(self) -> bool:
+        """Whether a folder of some site is missing."""
+        return any(site.misses_root for site in self._sites)
+
     def tidy(self) -> list[LookAgain]:
         """Let go of what is not needed, in all sites."""
         return [look for site in self._sites for look in site.tidy()]
@@ -72,19 +86,24 @@ def build(
     *,
     trace: Trace | None = None,
     submit: Submit | None = None,
+    on_switch: Callable[[], None] | None = None,
 ) -> Handler:
     """Return what answers for `sites`: where there is one, itself.
 
-    What they decide, they tell `trace`; `submit` takes work that is not the leader's.
+    What they decide, they tell `trace`; `submit` takes work that is not the leader's; `on_switch` is called when a root
+    leads to another release.
     """
-    cache = FileCache(limits.cache_bytes, limits.cache_entries)
-    workshop = None if submit is None else Workshop(submit)
-    made = [(site.hosts, _site(site, clock, cache.beside(), workshop)) for site in sites]
+    outcomes = 0 if submit is None else limits.cache_bytes // _OUTCOMES_PART
+    cache = FileCache(limits.cache_bytes - outcomes, limits.cache_entries)
+    workshop = None if submit is None else Workshop(submit, outcomes)
+    listings = Listings()
+    made = [(site.hosts, _site(site, clock, cache.beside(), workshop, listings)) for site in sites]
     for _, site in made:
         site.trace = trace
+        site.on_switch = on_switch
     return made[0][1] if len(made) == 1 else Router(made)
 
 
-def _site(site: Site, clock: Clock, cache: FileCache, workshop: Workshop | None) -> StaticSite:
+def _site(site: Site, clock: Clock, cache: FileCache, workshop: Workshop | None, listings: Listings) -> StaticSite:
     aliases = [(alias.path, Root(alias.root, site.symlinks)) for alias in site.aliases]
-    return StaticSite(site, Root(site.root, site.symlinks), clock, cache, aliases, workshop)
+    return StaticSite(site, Root(site.root, site.symlinks), clock, cache, aliases, workshop, listings)

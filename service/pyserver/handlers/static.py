@@ -12,18 +12,22 @@ disk only, and neither the site nor the cache.
 
 import errno
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from pyserver import limits
 from pyserver.clock import Clock
 from pyserver.config import Site
+from pyserver.files.codings import CODINGS
+from pyserver.files.content import Stamp
 from pyserver.files.generation import View
-from pyserver.files.look import Found, Look
+from pyserver.files.look import Found, Look, ToBeListed, stamp_at_once
+from pyserver.files.mediatypes import is_packed
 from pyserver.files.policy import hidden
 from pyserver.files.resolve import STATUS_FOR_ERRNO, Root, WouldBlock, status_for
 from pyserver.handlers import entries, listing
 from pyserver.handlers.cache import Entry, FileCache
+from pyserver.handlers.listings import Listings, Start, Wanted
 from pyserver.handlers.redirects import Redirects
 from pyserver.handlers.rules import Rules
 from pyserver.handlers.trace import Trace
@@ -35,6 +39,7 @@ from pyserver.http.errors import ProtocolError
 from pyserver.http.headers import field
 from pyserver.http.request import Request
 from pyserver.http.response import Response, error_response, head
+from pyserver.http.validators import is_precise
 
 # RFC 9110 9.1: a method that is known and not for files is 405 with Allow (15.5.6), any other is 501 (15.6.2). To those
 # that ask for something at the path, the server can say that it moved (15.4: 307 and 308 keep the method).
@@ -65,6 +70,8 @@ class StaticSite:
         "_dot_files",
         "_error_pages",
         "_fallback",
+        "_folders",
+        "_folders_second",
         "_origins",
         "_redirects",
         "_rules",
@@ -73,6 +80,8 @@ class StaticSite:
         "clean_urls",
         "clock",
         "index",
+        "listings",
+        "on_switch",
         "settings",
         "trace",
     )
@@ -85,10 +94,15 @@ class StaticSite:
         cache: FileCache,
         aliases: Sequence[tuple[str, Root]] = (),
         workshop: Workshop | None = None,
+        listings: Listings | None = None,
     ) -> None:
-        """Serve `root` and the folders of `aliases`; without a workshop, no variants are made."""
+        """Serve `root` and the folders of `aliases`; without a workshop, no variants are made.
+
+        The cache, the workshop and the listings are those of a worker, beside other sites.
+        """
         self.settings = settings
         self.trace: Trace | None = None  # `pyserver explain` has one
+        self.on_switch: Callable[[], None] | None = None  # whoever else remembers answers forgets them
         self._trees = Trees(root, aliases)
         self._dot_files = settings.dot_files == "allow"
         # T-4: an index that nobody may ask for is none, or the redirect to its folder would lead to a 404.
@@ -105,8 +119,11 @@ class StaticSite:
         self._cache = cache
         self._cached = cache.get
         self._variants = Variants(cache, workshop if settings.compress else None)
+        self.listings = Listings() if listings is None else listings
         self._date = b""
         self._date_second = -1
+        self._folders: dict[tuple[bytes, bytes], Stamp | None] = {}  # by prefix and path of a folder: of this second
+        self._folders_second = -1
 
     def respond(self, request: Request, keep: bool) -> "Response | Pending":  # noqa: FBT001  # a keyword costs
         """Return the answer to `request`, or a Pending when the disk is needed for it.
@@ -136,6 +153,11 @@ class StaticSite:
                     pass
         return self._full_way(request, lifecycle.connection_field(request.minor, keep))
 
+    @property
+    def misses_root(self) -> bool:
+        """Whether a path of a folder leads nowhere at the moment; then tidy() is worth calling again soon."""
+        return any(tree.generations.misses for tree in self._trees)
+
     def tidy(self) -> "list[LookAgain]":
         """Let go of what is not needed: large files that nobody asked for lately, and a release that was replaced.
 
@@ -150,6 +172,9 @@ class StaticSite:
         """Go on with the generation of a tree that a view has seen."""
         if tree.generations.take(view):
             self._cache.clear()
+            self._folders.clear()
+            if self.on_switch is not None:
+                self.on_switch()
 
     # -- which file ----------------------------------------------------------------------------
 
@@ -182,9 +207,47 @@ class StaticSite:
             if trace:
                 trace.hidden()
             return self._error(404, request, connection)
-        if entry is not None and entry.looked_at == self.clock.second and entries.is_true(entry):
+        if entry is not None and (
+            (entry.looked_at == self.clock.second and entries.is_true(entry)) or self._renew(entry)
+        ):
             return self._answer(request, connection, entry)
         return self._look(Pending(self, request, connection, self._trees.of(path), path, entry, None))
+
+    def _renew(self, entry: Entry) -> bool:
+        """Make an entry of an earlier second one of this second, if a single quick look shows that all is as it was.
+
+        The common case of conclude(), for a file that has been what it is for long, in a folder that has too.
+        """
+        tree, second = self._trees.of(entry.path), self.clock.second
+        if self.clean_urls or not tree.generations.was_looked_at(second) or not entries.is_quiet(entry):
+            return False
+        index = entry.name[len(entry.path) :]
+        if index and index != self.index[0]:
+            return False
+        start = len(tree.prefix)
+        if self.settings.precompressed and not is_packed(entry.media_type):
+            # In a folder that did not change nothing new lies beside the file.
+            is_alone = entry.folder is not None and len(entry.absent) == len(CODINGS)
+            if not is_alone or self._folder_now(tree, entry.name[start:]) != entry.folder:
+                return False
+        if stamp_at_once(tree.generations.root, entry.name[start:]) != entry.stamp:
+            return False
+        for each in (entry, *entry.made.values()):
+            each.looked_at = second
+        self._cache.touch(entry.path)
+        return True
+
+    def _folder_now(self, tree: Tree, name: bytes) -> Stamp | None:
+        """Return the stamp of the folder of a file of `tree`, as it was when it was first asked for in this second."""
+        second = self.clock.second
+        if self._folders_second != second:
+            self._folders.clear()
+            self._folders_second = second
+        folder = name[: name.rindex(b"/")] or b"/"
+        key = (tree.prefix, folder)
+        if key not in self._folders:
+            self._folders[key] = stamp_at_once(tree.generations.root, folder, directory=True)
+        return self._folders[key]
 
     def _stand_in(self, request: Request, connection: bytes, path: bytes, page: "Page") -> "Response | Pending":
         """Answer with a page of the site that was not asked for."""
@@ -202,11 +265,13 @@ class StaticSite:
     def conclude(self, pending: "Pending") -> "Response | Pending":
         """Go on where the disk has been looked at. What is not there may have a page that stands in for it."""
         request, connection, tree, found = pending.request, pending.connection, pending.tree, pending.outcome
+        if found is TO_BE_LISTED:
+            return pending
         if isinstance(found, Exception):
             raise found
         self.take(tree, pending.view)
         if self.trace:
-            self.trace.tree(tree.prefix, pending.view.root.path)
+            self.trace.tree(tree.prefix, pending.view.root.path, pending.view.root.links)
         if isinstance(found, Found) and pending.page is None and self.hidden(tree.prefix + found.name):
             found = errno.ENOENT  # T-4: what was opened is more than what was asked for, so it is judged too
         if isinstance(found, Found) and found.file is not None:
@@ -288,9 +353,11 @@ class StaticSite:
         """Decide what a Range gets; with If-Range only while this is what the client has the rest of (13.1.5)."""
         fields, second = request.fields, self.clock.second
         validator = fields.get(b"if-range")
-        # A date is strong only where no two representations may share it (RFC 9110 8.8.2.2): all variants have that of
-        # the file, or one that somebody gave them, and what the client has a part of may be another one than this.
-        settled = entry.settled and not entry.coding and not entry.negotiated
+        # A date is strong only where no two representations may share it (RFC 9110 8.8.2.2), or what the client has a
+        # part of might be another one: all variants have that of the file, or one that somebody gave them; and a time
+        # that was set to a whole second may be that of the last release, too.
+        own_date = not entry.coding and not entry.negotiated and is_precise(entry.stamp[3])
+        settled = entry.settled and own_date
         if validator is not None and not conditional.if_range_matches(
             validator, entry.etag, entry.modified, second, settled=settled
         ):
@@ -344,7 +411,22 @@ class StaticSite:
     def _part(self, request: Request, connection: bytes, entry: Entry, span: ranges.Span) -> Response:
         length = b"Content-Length: %d\r\n" % (span[1] - span[0])
         lines = (entry.fields, ranges.content_range(*span, entry.size), length, self._asker(request))
-        return _with_content(206, head(206, lines, self._now(), connection), entry, span, connection)
+        start = head(206, lines, self._now(), connection)
+        part = self._read_part(entry, span)
+        if part is not None:
+            return Response(206, start + part, content_bytes=len(part), close=connection == lifecycle.CLOSE)
+        return _with_content(206, start, entry, span, connection)
+
+    @staticmethod
+    def _read_part(entry: Entry, span: ranges.Span) -> bytes | None:
+        """Return a small part of a file that is not held in memory; None where sendfile must do."""
+        first, end = span
+        file = entry.file
+        if file is None or end - first > limits.PART_IN_MEMORY_MAX_BYTES:
+            return None
+        part = file.read_part(first, end - first)
+        # Read first and looked at then: what goes out is of the file that its tag names.
+        return part if part is not None and not file.refresh() and file.stamp == entry.stamp else None
 
     def _parts(self, request: Request, connection: bytes, entry: Entry, spans: Sequence[ranges.Span]) -> Response:
         """Return several spans as one content. Each part has a Content-Range, the whole none (RFC 9110 15.3.7.2)."""
@@ -362,7 +444,8 @@ class StaticSite:
         if content is None:
             return Response(206, start, content_bytes=count, source=entry.file, more=tuple(parts), close=close)
         pieces = (part if isinstance(part, bytes) else content[part[0] : sum(part)] for part in parts)
-        return Response(206, b"".join((start, *pieces)), content_bytes=count, close=close)
+        # T-32: a boundary is for one answer only.
+        return Response(206, b"".join((start, *pieces)), content_bytes=count, close=close, again=False)
 
     def _listing(self, request: Request, connection: bytes, made: listing.Listing) -> "Response | Pending":
         """Return the listing of a folder. It has no validators, so only `*` can be a precondition that matters."""
@@ -371,11 +454,18 @@ class StaticSite:
             return self._bare(304, request, connection, listing.NOT_STORED + self._rules.listing)
         if status == 412:
             return self._error(412, request, connection)
-        length = b"Content-Length: %d\r\n" % len(made.content)
+        count, close = len(made.content), connection == lifecycle.CLOSE
+        length = b"Content-Length: %d\r\n" % count
         lines = (made.fields, listing.NOT_STORED, self._rules.listing, length, self._asker(request))
         start = head(200, lines, self._now(), connection)
-        content = b"" if request.method == b"HEAD" else made.content
-        return Response(200, start + content, content_bytes=len(content), close=connection == lifecycle.CLOSE)
+        if request.method == b"HEAD":
+            return Response(200, start, close=close)
+        if count < limits.LISTING_SHARED_MIN_BYTES:
+            return Response(200, start + made.content, content_bytes=count, close=close)
+        shared = self.listings.share(made)
+        if shared is None:
+            return self._error(503, request, connection)
+        return Response(200, start, content_bytes=count, source=shared, more=(shared.content,), close=close)
 
     def _elsewhere(self, path: bytes, request: Request, connection: bytes) -> Response:
         """Add the slash that the relative links in a folder's index need, or lead to the clean URL of a page.
@@ -445,6 +535,7 @@ class Pending:
         "_site",
         "connection",
         "entry",
+        "lists",
         "outcome",
         "page",
         "path",
@@ -474,6 +565,7 @@ class Pending:
         self.entry = entry  # what the cache held
         self.page = page  # what `path` stands in for; None: it was asked for
         self.view = tree.generations.view(site.clock.second)  # one generation for all of the answer
+        self.lists = False  # it is known to be a folder that is to be listed
         # What is there, or the errno why it is not, or a bug of ours.
         self.outcome: Found | listing.Listing | int | Exception = errno.EIO
 
@@ -482,6 +574,9 @@ class Pending:
         try:
             self.outcome = self._look(cached_only=True)
         except WouldBlock:
+            return False
+        except ToBeListed:
+            self.lists = True
             return False
         except OSError as error:
             self.outcome = error.errno or errno.EIO
@@ -493,8 +588,26 @@ class Pending:
             self.outcome = self._look(cached_only=False)
         except OSError as error:
             self.outcome = error.errno or errno.EIO
+        except ToBeListed:
+            self.lists, self.outcome = True, TO_BE_LISTED
         except Exception as bug:  # noqa: BLE001  # finish() raises it, where it is logged and answered
             self.outcome = bug
+
+    def begin(self, start: Start, then: Callable[[], None]) -> None:
+        """Have run() run by a thread that may wait, and `then` by the leader: a listing when its turn comes."""
+        if not self.lists:
+            start(self.run, then)
+            return
+        key = (id(self.tree), self.view.root.identity, self.path, listing.wish(self.request))
+        self._site.listings.enter(key, self, start, then)
+
+    def learn(self, other: Wanted) -> bool:
+        """Take what another one came to that waited for the same listing; False: it is of no use for this one."""
+        assert isinstance(other, Pending)
+        of_use = isinstance(other.outcome, (int, listing.Listing))
+        if of_use:
+            self.outcome = other.outcome
+        return of_use
 
     @property
     def key(self) -> bytes:
@@ -520,13 +633,20 @@ class Pending:
     def _look_in(self, root: Root, *, cached_only: bool) -> Found | listing.Listing:
         path = self.path[len(self.tree.prefix) :]
         site, wish, lister = self._site, None, None
-        if site.settings.listing and self.page is None:
+        if self.lists:
             wish = listing.wish(self.request)
             lister = listing.lister(self.tree.prefix, wish, site.hidden)
-        beside = site.settings.precompressed
-        look = Look(root, path, self._index, self._known, clean=self._clean, precompressed=beside, lister=lister)
+        look = Look(
+            root, path, self._index, self._known,
+            clean=self._clean, precompressed=site.settings.precompressed,
+            listed=site.settings.listing and self.page is None, lister=lister,
+        )  # fmt: skip
         found = look.take(cached_only=cached_only)
         return listing.render(found.folder, wish) if found.folder is not None and wish is not None else found
+
+
+# An outcome: there is a listing to be made, and it is not yet its turn.
+TO_BE_LISTED: Final = ToBeListed()
 
 
 class Page(NamedTuple):

@@ -27,6 +27,12 @@ class Step(NamedTuple):
 # In the order of RFC 9110 13.2.2.
 _PRECONDITIONS: Final = (b"if-match", b"if-unmodified-since", b"if-none-match", b"if-modified-since")
 
+_FOLLOWED: Final = {
+    "beneath": "all that stay in the folder are followed",
+    "owner": "those that belong to the owner of their target are followed",
+    "none": "no link is followed",
+}
+
 _WHY: Final = {
     errno.EXDEV: "leads out of the root",
     errno.ELOOP: "a ring of links, or a link that is not followed",
@@ -65,10 +71,13 @@ class Trace:
         """The path cannot be decoded, or may not be."""
         self._note("path", f"refused: {why}")
 
-    def tree(self, prefix: bytes, folder: str) -> None:
-        """The path was looked up in this folder: that of an alias, or the root."""
+    def tree(self, prefix: bytes, folder: str, links: str) -> None:
+        """The path was looked up in this folder, that of an alias or the root, and these links in it were followed."""
         if prefix:
             self._note("alias", f"{_shown(prefix)}/ is {folder}")
+        policy = Step("links", f"{links}: {_FOLLOWED[links]}")
+        if policy not in self.steps:  # it is looked up again for a page that stands in
+            self.steps.append(policy)
 
     def hidden(self) -> None:
         """The path is nobody's business."""

@@ -20,7 +20,12 @@ class Tree(NamedTuple):
 
     def holds(self, path: bytes) -> bool:
         """Tell whether the site's `path` is the folder itself or lies in it."""
-        return path.startswith(self.prefix) and path[len(self.prefix) : len(self.prefix) + 1] in (b"", b"/")
+        return holds(self.prefix, path)
+
+
+def holds(prefix: bytes, path: bytes) -> bool:
+    """Tell whether the folder at `prefix` (without its final slash) is at `path`, or holds it: by whole segments."""
+    return path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in (b"", b"/")
 
 
 class Trees:

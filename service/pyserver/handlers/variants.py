@@ -1,13 +1,15 @@
 """Which representation of a file a request gets, and the making of those that are not there yet.
 
 Owns:    the choice between identity, the variants beside the file and those made of its content; what waits to be made.
-Never:   keeps anybody waiting for a variant: until it is made, the answer is one that is there. Makes one twice at a
-         time, more than one at a time, in the leader, or one that would be larger than identity.
+Never:   keeps anybody waiting for a variant: until it is made, the answer is one that is there. Makes one twice of the
+         same content while the first is remembered, more than one at a time, in the leader, or keeps one that is no
+         smaller than identity.
 Fails:   never; a variant that could not be made (worker.pool logs why) is not tried again for this content.
 Used by: handlers.static, handlers.router (the workshop). All by the leader, but _Work.run(), which any thread may call.
 """
 
-from collections import deque
+import hashlib
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Final
@@ -81,10 +83,11 @@ class Variants:
 class Workshop:
     """Where the variants of all sites of a worker are made, one after the other: other threads are for the disk."""
 
-    __slots__ = ("_at_work", "_submit", "_waiting")
+    __slots__ = ("_at_work", "_outcomes", "_submit", "_waiting")
 
-    def __init__(self, submit: Submit) -> None:
+    def __init__(self, submit: Submit, outcomes_max_bytes: int = 0) -> None:
         self._submit = submit
+        self._outcomes = _Outcomes(outcomes_max_bytes)
         self._waiting: deque[_Work] = deque()
         self._at_work = False
 
@@ -102,24 +105,59 @@ class Workshop:
             work = self._waiting.popleft()
             if not work.is_wanted:
                 continue
-            self._at_work = self._submit(work.run, partial(self._done, work))
+            self._at_work = self._submit(partial(work.run, self._outcomes), partial(self._done, work))
             if not self._at_work:  # the worker is about to leave
                 work.entry.making -= {work.coding}
 
     def _done(self, work: "_Work") -> None:
-        """Keep what was made, also for other paths of the same file that wait for it."""
+        """Keep what was made, also for whatever else has this content."""
         self._at_work = False
-        for other in [each for each in self._waiting if each.is_like(work)]:
-            self._waiting.remove(other)
-            other.keep(work.coded)
+        if work.digest:
+            self._outcomes.keep(work.coding, work.digest, work.coded)
         work.keep(work.coded)
         self._next()
+
+
+class _Outcomes:
+    """What lately became of contents, by what is in them: other paths, sites and releases may have the same.
+
+    Changed by the leader, while no work runs.
+    """
+
+    __slots__ = ("_by_content", "_bytes", "_max_bytes")
+
+    # Of one outcome, beside what is in it, by measurement (tracemalloc).
+    _EACH_BYTES: Final = 240
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._by_content: OrderedDict[tuple[bytes, bytes], bytes | None] = OrderedDict()
+
+    def find(self, coding: bytes, digest: bytes) -> tuple[bytes | None] | None:
+        """Return the outcome: coded content, or None where that would save nothing."""
+        key = coding, digest
+        return (self._by_content[key],) if key in self._by_content else None
+
+    def keep(self, coding: bytes, digest: bytes, coded: bytes | None) -> None:
+        """Remember an outcome, now the latest used, and forget the longest unused ones that are too much."""
+        key = coding, digest
+        if key in self._by_content:
+            self._by_content.move_to_end(key)
+            return
+        self._by_content[key] = coded
+        self._bytes += self._weight(coded)
+        while self._bytes > self._max_bytes:
+            self._bytes -= self._weight(self._by_content.popitem(last=False)[1])
+
+    def _weight(self, coded: bytes | None) -> int:
+        return self._EACH_BYTES + len(coded or b"")
 
 
 class _Work:
     """The making of one variant."""
 
-    __slots__ = ("_cache", "_content", "coded", "coding", "entry")
+    __slots__ = ("_cache", "_content", "coded", "coding", "digest", "entry")
 
     def __init__(self, cache: FileCache, entry: Entry, coding: bytes) -> None:
         assert entry.content is not None
@@ -127,23 +165,25 @@ class _Work:
         self._content = entry.content  # as it is held now; the leader may come to hold it in another form
         self.entry = entry
         self.coding = coding
-        self.coded: bytes | None = None
+        self.digest = b""
+        self.coded: bytes | None = None  # None: it would not be smaller
 
     @property
     def is_wanted(self) -> bool:
         """Whether the entry is in the cache: not evicted, and not replaced since its content has changed."""
         return self._cache.get(self.entry.path) is self.entry
 
-    def is_like(self, other: "_Work") -> bool:
-        """Tell whether the outcome is the same."""
-        if self.coding != other.coding or self.entry.stamp != other.entry.stamp:
-            return False
-        return self._content == other._content  # noqa: SLF001  # of our own class
-
-    def run(self) -> None:
-        """Code the content. Any thread may call this."""
-        coding = BY_NAME[self.coding]
-        self.coded = coding.encode(self._content, coding.effort.at_once)
+    def run(self, outcomes: _Outcomes) -> None:
+        """Code the content, unless that was done before. Any thread may call this."""
+        digest = hashlib.blake2b(self._content, digest_size=32).digest()
+        before = outcomes.find(self.coding, digest)
+        if before is not None:
+            (self.coded,) = before
+        else:
+            coding = BY_NAME[self.coding]
+            coded = coding.encode(self._content, coding.effort.at_once)
+            self.coded = coded if len(coded) < len(self._content) else None
+        self.digest = digest
 
     def keep(self, coded: bytes | None) -> None:
         """Put the variant to its source, in the room that the cache has; where there is none, it is not tried again."""
@@ -152,7 +192,7 @@ class _Work:
         if not self.is_wanted:
             return
         self._cache.drop(entry.path)  # its weight changes
-        if coded is not None and len(coded) < entry.size:
+        if coded is not None:
             entry.made = {**entry.made, coding: entries.made(entry, coding, coded, entry.looked_at)}
             entry.forget_ready()
             if self._cache.put(entry.path, entry):

@@ -59,6 +59,9 @@ HEAD: Final = re.compile(
     + rb"\r\n"
 )
 
+# What most heads begin with. Fields mean the same below each such line, so they need not be read again (handlers.memo).
+PLAIN_LINE: Final = re.compile(rb"(GET|HEAD) ((/%b*+)(?:\?(%b*+))?) HTTP/1\.1" % (PATH_BYTE, TARGET_BYTE))
+
 # -- the fields that may change what we answer --------------------------------------------------------
 
 # A second look at a head that HEAD has matched takes out these and leaves the rest where it is: a dictionary of all

@@ -9,7 +9,7 @@ Used by: http.reader; handlers and worker.connection read what it returns.
 import re
 from functools import lru_cache
 from ipaddress import IPv6Address
-from typing import Final
+from typing import Final, NamedTuple
 
 from pyserver import limits
 from pyserver.http import grammar
@@ -60,6 +60,54 @@ class Request:
 
     def __repr__(self) -> str:
         return f"<Request {self.method!r} {self.target!r} HTTP/1.{self.minor}>"
+
+
+class Section(NamedTuple):
+    """What all field lines of a head mean together, below any request line that grammar.PLAIN_LINE matches."""
+
+    host: bytes
+    fields: dict[bytes, bytes]
+    keep_alive: bool
+
+    @classmethod
+    def of(cls, request: Request) -> "Section | None":
+        """Return what stands below the request line of `request`; None if that, or content, has a say in it."""
+        if not request.minor or request.has_body or request.target[:1] != b"/":
+            return None
+        return cls(request.host, request.fields, request.keep_alive)
+
+
+def plain(line: bytes, section: Section, head: bytes) -> Request | None:
+    """Return the request of a line above a section, which together are `head`; None for any but a plain line.
+
+    It is what interpret() returns for the whole head (a property test says so), without reading the section again.
+    """
+    found = grammar.PLAIN_LINE.fullmatch(line)
+    if found is None or len(line) > limits.TARGET_MAX_BYTES:
+        return None
+    request = Request()
+    request.method, request.target, request.path, request.query = found.groups()
+    request.minor = 1
+    request.host, request.fields, request.keep_alive = section
+    request.length = 0
+    request.chunked = request.expects_continue = False
+    request.head = head
+    return request
+
+
+def only_head(data: bytes) -> Request | None:
+    """Return the request that `data` is, when that is one good head and nothing else; None in every other case.
+
+    For the common one, without what http.reader needs to go on with parts, with several, or to say what is wrong.
+    """
+    found = grammar.HEAD.match(data)
+    if found is None or found.end() != len(data):
+        return None
+    try:
+        request = interpret(found)
+    except ProtocolError:
+        return None
+    return None if request.has_body else request
 
 
 def parse_head(data: bytes, start: int = 0) -> Request:

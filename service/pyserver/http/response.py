@@ -89,7 +89,7 @@ class Source(Protocol):
 class Response:
     """One answer, ready to send. Immutable by convention: the same object may answer many requests."""
 
-    __slots__ = ("close", "content_bytes", "count", "more", "offset", "source", "status", "wire")
+    __slots__ = ("again", "close", "content_bytes", "count", "more", "offset", "source", "status", "wire")
 
     def __init__(
         self,
@@ -102,6 +102,7 @@ class Response:
         count: int = 0,
         more: tuple[bytes | tuple[int, int], ...] = (),
         close: bool = False,
+        again: bool = True,
     ) -> None:
         self.status = status
         self.wire = wire  # the head, with the content when it is in memory: one send
@@ -111,6 +112,8 @@ class Response:
         self.count = count  # bytes of the rest
         self.more = more  # then: from memory, or offset and count in the source; only where there is a source
         self.close = close  # the connection ends after this answer
+        # It may be given to others who ask for the same within the second; what has a source is looked at each time.
+        self.again = again and source is None
 
     def __repr__(self) -> str:
         return f"<Response {self.status}, {self.content_bytes} bytes{', close' if self.close else ''}>"

@@ -11,7 +11,7 @@ import logging
 import os
 import select
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from pyserver.ipc.channel import Channel, Full, Gone, Kind, Message
@@ -175,8 +175,7 @@ class Acceptor:
 
     def _send(self, descriptors: list[int], message: Message, slot: int) -> None:
         """Send to `slot`, or to any other worker whose channel has room, or hold."""
-        others: Iterable[int] = (each for each in self._loads() if each != slot)
-        for each in (slot, *others):
+        for each in self._from(slot):
             try:
                 number = self._queue.publish(each, len(descriptors))
             except Stuck:
@@ -197,6 +196,11 @@ class Acceptor:
             _close_all(descriptors)
             return
         self._hold(descriptors, message)
+
+    def _from(self, slot: int) -> Iterator[int]:
+        """Yield `slot`, and then, if that was not enough, the others that are ready."""
+        yield slot
+        yield from (each for each in self._loads() if each != slot)
 
     def _hold(self, descriptors: list[int], message: Message) -> None:
         self._held.append((descriptors, message))

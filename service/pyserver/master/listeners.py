@@ -108,6 +108,9 @@ def _bind(address: Address) -> socket.socket:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # A client is accepted when its request is there (tcp(7)), and is answered at once. Who sends nothing wakes
+            # nobody for a second or more.
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
             if address.family == socket.AF_INET6:
                 # [::] and 0.0.0.0 beside each other, as everywhere else.
                 listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

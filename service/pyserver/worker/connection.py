@@ -15,12 +15,15 @@ import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import Final, NamedTuple
+from functools import partial
+from math import inf
+from typing import Final, NamedTuple, cast
 
 from pyserver.clock import Clock
 from pyserver.config import Limits
+from pyserver.handlers.memo import Memo
 from pyserver.handlers.router import Handler
-from pyserver.handlers.static import Pending
+from pyserver.handlers.static import LookAgain, Pending
 from pyserver.http import lifecycle
 from pyserver.http.dates import imf_fixdate
 from pyserver.http.errors import ProtocolError
@@ -36,12 +39,13 @@ from pyserver.limits import (
     LINGER_S,
     PARKING_TICKS_PER_S,
     RECV_BYTES,
+    ROOT_MISSED_REST_S,
     STALL_BYTES,
     TARGET_MAX_BYTES,
 )
 from pyserver.worker.accesslog import AccessLog
 from pyserver.worker.parking import Parking
-from pyserver.worker.transport import SEND, SEND_MORE, Outcome, Outgoing, untaken
+from pyserver.worker.transport import SEND, SEND_MORE, Outcome, Outgoing, send_at_once, untaken
 
 log = logging.getLogger("pyserver")
 
@@ -57,6 +61,11 @@ _PATIENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 _SPOILT: Final = {Outcome.SHRANK: "became shorter", Outcome.CHANGED: "changed"}
 
 
+# The type below socket.socket, whose Python part (files, copies, enumerations) nobody here uses: it would cost every
+# connection two microseconds.
+_Socket: Final = cast("type[socket.socket]", socket.SocketType)
+
+
 class Phase(IntEnum):
     """What a connection is waiting for."""
 
@@ -67,7 +76,8 @@ class Phase(IntEnum):
     CLOSED = 4
 
 
-# The two that are compared for each event, as plain names.
+# Those that are compared for each event, as plain names.
+_READING: Final = Phase.READING
 _SENDING: Final = Phase.SENDING
 _LINGERING: Final = Phase.LINGERING
 
@@ -97,13 +107,14 @@ class Connection:
         "request",
         "socket",
         "taken",
+        "unblocked",
         "watched",
     )
 
     def __init__(self, client: socket.socket, fd: int, deadline: float) -> None:
         self.socket = client
         self.fd = fd
-        self.reader = RequestReader()
+        self.reader: RequestReader | None = None  # of what has come in part, or of several requests at once
         self.phase = Phase.READING
         self.watched = 0  # what epoll watches it for; 0: not registered
         self.deadline = deadline
@@ -116,12 +127,18 @@ class Connection:
         self.mark = 0  # outgoing.sent when the stall deadline was set
         self.taken = 0  # and how much of that the client had by then
         self.lingered = 0  # bytes thrown away while lingering
+        self.unblocked = False  # the socket is in non-blocking mode
         self.peer = b""  # address, when somebody asked
 
     @property
     def idle(self) -> bool:
         """Whether nothing of a request is here and nothing of an answer is left."""
-        return self.phase is Phase.READING and self.request is None and not self.reader.started
+        return self.phase is Phase.READING and self.request is None and not self.begun
+
+    @property
+    def begun(self) -> bool:
+        """Whether a request or its content has begun and is not complete."""
+        return self.reader is not None and self.reader.started
 
 
 class Connections:
@@ -137,6 +154,7 @@ class Connections:
         access: AccessLog | None,
         poll: select.epoll,
         capacity: int,
+        memo: Memo,
     ) -> None:
         self.table: dict[int, Connection] = {}  # by descriptor
         self.jobs: deque[Job] = deque()  # for worker.pool
@@ -149,14 +167,16 @@ class Connections:
         self._access = access
         self._poll = poll
         self._capacity = capacity
+        self._memo = memo
         self._parking: Parking[Connection] = Parking(clock.now)
         self._tidied = clock.second
+        self._tidy_at = inf  # sooner than in the next second
 
     # -- events, called by worker.pool ---------------------------------------------------------
 
     def adopt(self, fd: int, origin: int) -> None:
         """Take over a client that the master passed on, and read from it at once."""
-        client = socket.socket(self._origins[origin].family, socket.SOCK_STREAM, 0, fd)
+        client = _Socket(self._origins[origin].family, socket.SOCK_STREAM, 0, fd)
         connection = Connection(client, fd, self._clock.now + self._limits.head_deadline)
         self.table[fd] = connection
         self._tally.connections += 1
@@ -164,12 +184,14 @@ class Connections:
 
     def ready(self, connection: Connection) -> None:
         """Go on with a connection that epoll reports."""
-        if connection.phase is _SENDING:
+        phase = connection.phase
+        if phase is _READING:
+            if connection.watched:
+                self.readable(connection)
+        elif phase is _SENDING:
             self._send_on(connection)
-        elif connection.phase is _LINGERING:
+        elif phase is _LINGERING:
             self._linger_on(connection)
-        elif connection.watched:
-            self.readable(connection)
         # Else it was reported before something else in this round gave it to a follower, or gave its number to another.
 
     def readable(self, connection: Connection) -> None:
@@ -186,14 +208,40 @@ class Connections:
             self.close(connection)
             return
         self._tally.bytes_received += len(data)
-        connection.reader.feed(data)
+        reader = connection.reader
+        if reader is None:
+            if self._at_once(connection, data):
+                return
+            reader = connection.reader = RequestReader()
+        reader.feed(data)
         self.serve(connection)
+
+    def _at_once(self, connection: Connection, data: bytes) -> bool:
+        """Answer bytes that are one whole head which is known, or has a section that is; False: go the full way.
+
+        The short way of most requests (handlers.memo): what is sent is what the full way would send.
+        """
+        memo, second = self._memo, self._clock.second
+        if memo.second != second:
+            memo.turn(second)
+        known = memo.answers.get(data)
+        if known is not None:
+            goes_on = self._send(connection, *known)
+        else:
+            request = memo.request(data)
+            if request is None:
+                return False
+            goes_on = self._respond(connection, request)
+        if goes_on:
+            self._wait(connection)
+        return True
 
     def expire(self, now: float) -> None:
         """End every connection whose deadline has passed; once a second let go of files that nobody wants."""
-        if self._clock.second != self._tidied:
+        if self._clock.second != self._tidied or now >= self._tidy_at:
             self._tidied = self._clock.second
-            self.jobs += [Job(look.run, look.finish) for look in self._sites.tidy()]
+            self._tidy_at = inf
+            self.jobs += [Job(look.run, partial(self._looked_again, look)) for look in self._sites.tidy()]
         for connection in self._parking.due(now):
             phase = connection.phase
             if phase is Phase.WORKING:  # a follower has it; its disk is slow, the client is not
@@ -205,7 +253,7 @@ class Connections:
                 self._parking.put(connection)
                 continue
             self._tally.deadlines += phase is not _LINGERING
-            if phase is Phase.READING and (connection.reader.started or connection.request is not None):
+            if phase is Phase.READING and (connection.begun or connection.request is not None):
                 # RFC 9110 15.5.9: it began a request and did not finish it in time.
                 self._refuse(connection, 408)
             else:
@@ -214,6 +262,7 @@ class Connections:
     def drain(self) -> None:
         """Finish what is under way, and take nothing new."""
         self.draining = True
+        self._memo.close()
         grace = self._clock.now + DRAIN_GRACE_S
         for connection in [each for each in self.table.values() if each.idle]:
             # Its next request may have arrived this moment: look, and answer it with `Connection: close`.
@@ -233,6 +282,9 @@ class Connections:
     def serve(self, connection: Connection) -> None:
         """Answer every request that is here, then wait for more."""
         reader = connection.reader
+        if reader is None:  # after an answer that was sent in parts: nothing else has come
+            self._wait(connection)
+            return
         try:
             while True:
                 request = connection.request
@@ -262,15 +314,29 @@ class Connections:
         if isinstance(answer, Pending):
             self._hand_over(connection, request, answer)
             return False
+        self._memo.keep(request, answer, self._clock.second)
         return self._send(connection, request, answer)
 
-    def _send(self, connection: Connection, request: Request, response: Response) -> bool:
-        """Send an answer; True when all of it is out and the connection goes on."""
+    def _send(self, connection: Connection, request: Request, response: Response, *, looked: bool = True) -> bool:
+        """Send an answer; True when all of it is out and the connection goes on.
+
+        `looked`: a file that it comes from was looked at a moment ago, not by a follower some time before.
+        """
         tally, wire = self._tally, response.wire
         tally.requests += 1
         tally.classes[response.status // 100] += 1
+        all_of_it = len(wire)
         try:
-            sent = connection.socket.send(wire, SEND if response.source is None else SEND_MORE)
+            if response.source is None:
+                sent = connection.socket.send(wire, SEND)
+            else:
+                if not connection.unblocked:
+                    connection.socket.setblocking(False)  # sendfile(2) has no flag for it
+                    connection.unblocked = True
+                sent = connection.socket.send(wire, SEND_MORE)
+                if looked and sent == all_of_it:
+                    sent += send_at_once(connection.socket, response)
+                all_of_it += response.count
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -278,14 +344,13 @@ class Connections:
             self.close(connection)
             return False
         tally.bytes_sent += sent
-        if sent == len(wire) and response.source is None:
+        if sent == all_of_it and not response.more:
             return self._sent(connection, request, response)
         connection.request = request
         connection.outgoing = Outgoing(response, sent)
         connection.mark = connection.taken = 0
         connection.phase = Phase.SENDING
         connection.deadline = self._clock.now + self._limits.send_stall
-        connection.socket.setblocking(False)  # sendfile(2) has no flag for it
         return self._send_on(connection, resume=False)
 
     def _sent(self, connection: Connection, request: Request, response: Response) -> bool:
@@ -303,11 +368,22 @@ class Connections:
     def _wait(self, connection: Connection) -> None:
         """Wait in epoll for the next bytes, with the deadline that fits."""
         limits, now = self._limits, self._clock.now
+        if (
+            connection.head_of == -1
+            and connection.reader is None
+            and connection.request is None
+            and connection.watched == _IN
+            and connection.bucket
+            and not self.draining
+        ):
+            # Most wait so: between two requests, as before the last one, so the deadline only moves later.
+            connection.deadline = now + limits.keep_alive
+            return
         if connection.request is not None:
             if connection.mark == 0:  # content: one budget for all of it, from its first wait on
                 connection.mark = 1
                 connection.deadline = now + limits.body_deadline
-        elif connection.reader.started:
+        elif connection.begun:
             if connection.head_of != connection.answered:  # a head has begun: one budget for all of it
                 connection.head_of = connection.answered
                 connection.deadline = now + limits.head_deadline
@@ -315,6 +391,7 @@ class Connections:
             if self.draining:
                 self.close(connection)
                 return
+            connection.reader = None
             connection.head_of = -1
             connection.mark = 0
             connection.deadline = now + limits.keep_alive
@@ -361,13 +438,27 @@ class Connections:
                 answer = pending.finish()
                 if isinstance(answer, Pending):  # something else stands in for what is not there, and is on the disk
                     self._hand_over(connection, request, answer)
-                elif self._send(connection, request, answer):
+                elif self._send(connection, request, answer, looked=False):
                     self.serve(connection)
+                self._look_soon()
             except Exception:
                 self.close(connection)
                 raise
 
-        self.jobs.append(Job(pending.run, then))
+        pending.begin(self._start, then)
+
+    def _start(self, run: Callable[[], None], then: Callable[[], None]) -> None:
+        self.jobs.append(Job(run, then))
+
+    def _looked_again(self, look: LookAgain) -> None:
+        """Take what was seen of a folder that nobody asked for."""
+        look.finish()
+        self._look_soon()
+
+    def _look_soon(self) -> None:
+        """Where a folder is missing, a release is being switched: do not serve the old one on for a second."""
+        if self._sites.misses_root:
+            self._tidy_at = min(self._tidy_at, self._clock.now + ROOT_MISSED_REST_S)
 
     def _send_on(self, connection: Connection, *, resume: bool = True) -> bool:
         """Go on sending; True when all is out and the connection goes on (then, to `resume`, it is served on)."""
@@ -443,7 +534,10 @@ class Connections:
         response = error_response(status, date=imf_fixdate(self._clock.second), connection=lifecycle.CLOSE)
         self._tally.requests += 1
         self._tally.classes[status // 100] += 1
-        head = connection.request.head if connection.request is not None else connection.reader.pending
+        reader = connection.reader
+        head = b"" if reader is None else reader.pending
+        if connection.request is not None:
+            head = connection.request.head
         self._record(connection, head[:TARGET_MAX_BYTES], status, response.content_bytes)
         try:
             self._tally.bytes_sent += connection.socket.send(response.wire, SEND)
@@ -454,7 +548,7 @@ class Connections:
 
     def _end(self, connection: Connection) -> None:
         """Close after an answer that says so; linger where bytes of the client may still be coming."""
-        if connection.request is not None or connection.reader.started:
+        if connection.request is not None or connection.begun:
             self._linger(connection)
         else:
             self.close(connection)

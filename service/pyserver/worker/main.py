@@ -21,9 +21,10 @@ from pyserver.config import Site
 from pyserver.files.codings import CODINGS
 from pyserver.files.resolve import RootError
 from pyserver.handlers import router
+from pyserver.handlers.memo import Memo
 from pyserver.ipc.assignment import Assignment
 from pyserver.ipc.stats import Tally
-from pyserver.limits import FILES_KEPT_OPEN_MAX, WORKER_RESERVED_DESCRIPTORS
+from pyserver.limits import COLLECT_EVERY_OBJECTS, FILES_KEPT_OPEN_MAX, WORKER_RESERVED_DESCRIPTORS
 from pyserver.sd import journal
 from pyserver.worker.accesslog import AccessLog
 from pyserver.worker.connection import Connections
@@ -40,14 +41,16 @@ def run(assignment: Assignment) -> int:
     journal.configure(f"worker {slot}")
     faulthandler.enable()
     setproctitle.setproctitle(f"pyserver: worker {slot}")
-    clock, tally = Clock(), Tally()
+    clock, tally, memo = Clock(), Tally(), Memo(config.limits.memo_bytes)
 
     def submit(work: Callable[[], None], then: Callable[[], None]) -> bool:
         return connections.submit(work, then)  # of below: nobody asks a site before
 
     try:
         followers = config.server.threads > 1
-        sites = router.build(config.sites, config.limits, clock, submit=submit if followers else None)
+        sites = router.build(
+            config.sites, config.limits, clock, submit=submit if followers else None, on_switch=memo.forget
+        )
         access = None if config.log.access == "off" else AccessLog(config.log.access, clock)
     except RootError as error:
         log.error("%s", error)  # noqa: TRY400  for the administrator, not our stack
@@ -57,11 +60,12 @@ def run(assignment: Assignment) -> int:
         return _EX_CONFIG
     poll = select.epoll()
     capacity = _capacity(config.sites)
-    connections = Connections(sites, assignment.origins, config.limits, clock, tally, access, poll, capacity)
+    connections = Connections(sites, assignment.origins, config.limits, clock, tally, access, poll, capacity, memo)
     pool = Pool(assignment, connections, clock, tally, access, poll, leave=lambda: os._exit(0))
     # What is here now stays: out of the collector's sight it is neither walked nor copied.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(COLLECT_EVERY_OBJECTS)
     pool.run()
     if access is not None:
         access.close()

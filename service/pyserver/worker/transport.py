@@ -13,6 +13,7 @@ import termios
 from enum import Enum, auto
 from typing import Final, Protocol
 
+from pyserver.files.resolve import OpenFile
 from pyserver.http.response import Response
 from pyserver.limits import SENDFILE_BYTES
 
@@ -57,6 +58,23 @@ def untaken(connection: socket.socket) -> int:
     return int.from_bytes(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
+def send_at_once(connection: socket.socket, response: Response) -> int:
+    """Send what follows the head from a file, if that takes one call and no disk; return how much of it went out.
+
+    The common case of advance(), without what it needs to go on. The socket is in non-blocking mode, and the file was
+    looked at a moment ago. Raises OSError when the client is gone.
+    """
+    source = response.source
+    if response.more or response.count > SENDFILE_BYTES or not isinstance(source, OpenFile):
+        return 0
+    if not source.in_memory(response.offset, response.count):
+        return 0
+    try:
+        return os.sendfile(connection.fileno(), source.fd, response.offset, response.count)
+    except BlockingIOError:
+        return 0
+
+
 class Outgoing:
     """What is left of an answer."""
 
@@ -64,11 +82,12 @@ class Outgoing:
 
     def __init__(self, response: Response, sent: int) -> None:
         self._response = response
+        of_file = max(0, sent - len(response.wire))
         self._wire = memoryview(response.wire)[sent:]
         self._source = response.source
         self._stamp = getattr(response.source, "stamp", None)  # now: others who are answered from it look again
-        self._offset = response.offset
-        self._left = response.count
+        self._offset = response.offset + of_file
+        self._left = response.count - of_file
         self._more = response.more
         self.sent = sent  # bytes so far, head included
 
@@ -126,11 +145,12 @@ class Outgoing:
         in_memory = getattr(source, "in_memory", None)
         if not may_block and in_memory is not None and not in_memory(self._offset, count):
             return Outcome.DISK
-        # Before the last part, when the client does not have all of it yet: a whole answer is never a mix.
-        if self._stamp is not None and count == self._left and self._is_last():
+        # Before each part, also the last, when the client does not have all of it yet: it costs two microseconds, and
+        # the part some hundreds. What the kernel has taken are still the file's own pages (docs/http.md).
+        if self._stamp is not None:
             overwritten = getattr(source, "overwritten", None)
             if overwritten is not None and overwritten(self._stamp):
-                ends_before = os.fstat(source.fd).st_size < self._offset + count
+                ends_before = os.fstat(source.fd).st_size < self._offset + self._left
                 return Outcome.SHRANK if ends_before else Outcome.CHANGED
         sent = os.sendfile(connection, source.fd, self._offset, count)
         if sent == 0:
@@ -139,7 +159,3 @@ class Outgoing:
         self._offset += sent
         self._left -= sent
         return Outcome.TURN if self._left else None
-
-    def _is_last(self) -> bool:
-        """Whether nothing of the file comes after the part that is under way."""
-        return all(isinstance(part, bytes) for part in self._more)

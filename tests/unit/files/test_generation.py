@@ -170,6 +170,42 @@ def test_only_one_errand_at_a_time(generations: Generations) -> None:
     assert generations.errand(2) is not None
 
 
+def test_what_is_missing_is_looked_for_again_within_its_second(generations: Generations, path: Path) -> None:
+    """As in a switch that is not atomic: the old release is not served on until the next second."""
+    path.unlink()
+    assert not look(generations, 1)
+    assert generations.misses
+    first = generations.errand(1)
+    assert first is not None
+    assert generations.errand(1) is None  # one at a time
+    first.look(cached_only=False)
+    assert not generations.take(first)
+    switch(path, "two")
+    assert not look(generations, 1)  # requests do not look more often
+    again = generations.errand(1)
+    assert again is not None
+    again.look(cached_only=False)
+    assert generations.take(again)
+    assert page(generations.view(1)) == b"two"
+    assert generations.errand(1) is None  # nothing is missing any more
+
+
+def test_a_look_of_a_request_that_took_long_does_not_go_back_within_a_second(
+    generations: Generations, path: Path
+) -> None:
+    slow = generations.view(1)
+    slow.look(cached_only=False)  # sees the first one
+    path.unlink()
+    assert not look(generations, 1)
+    switch(path, "two")
+    again = generations.errand(1)
+    assert again is not None
+    again.look(cached_only=False)
+    assert generations.take(again)
+    assert not generations.take(slow)
+    assert page(generations.view(1)) == b"two"
+
+
 def test_older_generations_are_closed(path: Path) -> None:
     before = open_descriptors()
     generations = Generations(Root(path))

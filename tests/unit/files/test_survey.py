@@ -1,7 +1,7 @@
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -53,6 +53,65 @@ def test_nothing_to_tell(www: Path) -> None:
 
 def test_an_empty_root(tmp_path: Path) -> None:
     assert told(tmp_path) == []
+
+
+# -- what an alias or a redirect hides ----------------------------------------------------------------
+
+
+def hidden_by(www: Path, taken: Mapping[bytes, str], *pages: bytes, clean_urls: bool = True) -> list[str]:
+    """What is told where these paths, or with a "*" all that begin so, belong to others."""
+
+    def taken_by(path: bytes) -> str | None:
+        return next(
+            (who for rule, who in taken.items() if path == rule or (rule[-1:] == b"*" and path.startswith(rule[:-1]))),
+            None,
+        )
+
+    root = Root(www)
+    policy = Policy(indexes=(b"index.html",), clean_urls=clean_urls, taken_by=taken_by)
+    lines = [line.removeprefix(f"{www}/") for line in survey(root, policy, pages).lines()]
+    root.close()
+    return lines
+
+
+def test_a_file_whose_path_a_redirect_has(www: Path) -> None:
+    what = "clients do not get it, the redirect from /assets/a.css comes first; delete one of them, or rename it"
+    assert hidden_by(www, {b"/assets/a.css": "the redirect from /assets/a.css"}) == [f"assets/a.css: {what}"]
+
+
+def test_a_folder_that_others_have_is_told_once(www: Path) -> None:
+    (www / "assets/b.bak").touch()
+    what = "clients do not get it, the alias /assets/ comes first; delete one of them, or rename it"
+    assert hidden_by(www, {b"/assets": "the alias /assets/", b"/assets/*": "the alias /assets/"}) == [f"assets: {what}"]
+
+
+def test_a_page_whose_clean_url_others_have(www: Path) -> None:
+    (www / "about.html").touch()
+    taken = {b"/about": "the alias /about/", b"/about/*": "the alias /about/"}
+    what = (
+        "clients do not get it as /about (clean_urls), the alias /about/ comes first; delete one of them, or rename it"
+    )
+    assert hidden_by(www, taken) == [f"about.html: {what}"]
+    assert hidden_by(www, taken, clean_urls=False) == []
+    assert hidden_by(www, taken, b"/about.html") == []  # an error page is sent wherever it lies
+    assert hidden_by(www, {b"/about.html": "the redirect from /about.html"}) == []  # it is /about
+    (www / "about").mkdir()  # then the page has no other name than its own
+    assert [line.partition(":")[0] for line in hidden_by(www, taken)] == ["about"]
+
+
+def test_an_index_has_two_names_and_with_clean_urls_one(www: Path) -> None:
+    (www / "assets/index.html").touch()
+    for path in (b"/assets/", b"/assets/index.html"):
+        assert hidden_by(www, {path: "a redirect"}, clean_urls=False) == []
+    assert hidden_by(www, {b"/assets/index.html": "a redirect"}) == []
+    (line,) = hidden_by(www, {b"/assets/": "the redirect from /assets/"})
+    assert line.startswith(
+        "assets/index.html: clients do not get it as /assets/ (clean_urls), the redirect from /assets/"
+    )
+
+
+def test_who_redirects_everything_knows_it(www: Path) -> None:
+    assert hidden_by(www, {b"/*": "the redirect from /*"}) == []
 
 
 # -- one of each kind --------------------------------------------------------------------------------

@@ -31,13 +31,14 @@ def config(www: Path) -> Config:
 
 def test_each_decision_in_its_order(config: Config, www: Path) -> None:
     found = steps(config, "/%70age.txt", "Host: www.a.example", "If-Match: *", "Range: bytes=9-")
-    assert found[:3] == [
+    assert found[:4] == [
         ("site", f"www.a.example: root {www}, for a.example, *.a.example"),
         ("path", "/page.txt"),
+        ("links", "beneath: all that stay in the folder are followed"),
         ("file", "/page.txt, 10 bytes, text/plain; charset=utf-8"),
     ]
-    assert found[3][0] == "validators"
-    assert found[4:] == [
+    assert found[4][0] == "validators"
+    assert found[5:] == [
         ("fields", "X-Content-Type-Options: nosniff"),
         ("preconditions", "if-match: *: met"),
         ("range", "bytes=9-: 9-9 of 10 bytes"),
@@ -79,7 +80,7 @@ def test_the_rules_of_a_site(www: Path) -> None:
 def test_nothing_stays_open(config: Config, www: Path) -> None:
     (www / "large").write_bytes(bytes(1_000_000))
     before = open_descriptors()
-    assert steps(config, "/large", "Host: a.example")[2][0] == "file"
+    assert steps(config, "/large", "Host: a.example")[3][0] == "file"
     assert open_descriptors() == before
 
 

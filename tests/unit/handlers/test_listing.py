@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyserver import limits
 from pyserver.clock import Clock
 from pyserver.config import Site
 from pyserver.files.listing import Folder, Item, Order
@@ -264,6 +265,23 @@ def test_json() -> None:
     assert json.loads("".join(listing.as_json(folder())))["items"] == []
 
 
+@pytest.mark.parametrize("name", [b"a" * 250, "\u00fc".encode() * 125, b"<" * 250])
+@pytest.mark.parametrize("as_json", [True, False])
+def test_its_bytes_are_bounded_and_it_says_so(monkeypatch: pytest.MonkeyPatch, name: bytes, as_json: bool) -> None:
+    monkeypatch.setattr(limits, "LISTING_MAX_BYTES", 100_000)
+    many = folder(*(item(b"%04d" % number + name) for number in range(2000)))
+    content = listing.render(many, listing.Wish(BY_NAME, as_json)).content
+    assert 90_000 < len(content) < 100_000 + 10_000  # and what is around the rows
+    if as_json:
+        document = json.loads(content)
+        shown = len(document["items"])
+        assert (document["total"], document["complete"]) == (2000, False)
+    else:
+        shown = content.count(b"<time ")
+        assert f"<footer>{shown} of 2,000 are shown".encode() in content
+    assert 0 < shown < 2000
+
+
 # -- as an answer ---------------------------------------------------------------------------------------------
 
 
@@ -409,6 +427,30 @@ def test_head(visitor: Visitor) -> None:
     assert none == b""
     assert answer.content_bytes == 0
     assert b"\r\nContent-Length: %d" % len(content) in start
+
+
+def test_a_large_one_is_held_once_for_all_its_readers(visitor: Visitor, www: Path) -> None:
+    for number in range(500):
+        (www / "listed" / f"{number}.txt").touch()
+    answers = [visitor.ask(b"/listed/")[0] for _ in range(3)]
+    (content,) = answers[0].more
+    assert isinstance(content, bytes)
+    assert len(content) > limits.LISTING_SHARED_MIN_BYTES
+    assert all(answer.more[0] is content for answer in answers)
+    assert {answer.content_bytes for answer in answers} == {len(content)}
+    assert b"\r\nContent-Length: %d\r\n" % len(content) in answers[0].wire
+    assert answers[0].wire.endswith(b"\r\n\r\n")
+    assert visitor.ask(b"/listed/", method=b"HEAD")[0].more == ()
+    (www / "listed" / "another.txt").touch()
+    assert visitor.ask(b"/listed/")[0].more[0] != content
+
+
+def test_without_room_for_it_is_503(visitor: Visitor, www: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "LISTINGS_MAX_BYTES", limits.LISTING_SHARED_MIN_BYTES)
+    assert visitor.ask(b"/listed/")[0].status == 200  # a small one goes out at once
+    for number in range(500):
+        (www / "listed" / f"{number}.txt").touch()
+    assert visitor.ask(b"/listed/")[0].status == 503
 
 
 def test_a_change_is_seen_at_once(visitor: Visitor, www: Path) -> None:

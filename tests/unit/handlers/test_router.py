@@ -18,6 +18,8 @@ def ask(host: bytes, target: bytes = b"/") -> Request:
 class Named:
     """A site that answers with its name."""
 
+    misses_root = False
+
     def __init__(self, name: str) -> None:
         self.name = name
 

@@ -53,11 +53,14 @@ def test_preconditions(method: str, fields: str, status: int, said: list[str]) -
     assert [step.what for step in trace.steps] == said
 
 
-def test_only_an_alias_is_told() -> None:
+def test_only_an_alias_is_told_and_the_policy_of_links_once() -> None:
     trace = Trace()
-    trace.tree(b"", "/srv/www")
-    trace.tree(b"/static", "/srv/static")
-    assert trace.steps == [("alias", "/static/ is /srv/static")]
+    trace.tree(b"", "/srv/www", "beneath")
+    trace.tree(b"/static", "/srv/static", "beneath")
+    assert trace.steps == [
+        ("links", "beneath: all that stay in the folder are followed"),
+        ("alias", "/static/ is /srv/static"),
+    ]
 
 
 def test_bytes_that_are_not_utf_8_are_kept() -> None:

@@ -59,7 +59,8 @@ class Visitor:
         self.jobs: list[tuple[Callable[[], None], Callable[[], None]]] = []
         self.takes = True
         site = settings or Site(str(folder))
-        self.site = StaticSite(site, self.root, self.clock, self.cache, (), Workshop(self.submit))
+        self.workshop = Workshop(self.submit, max_bytes // 8)
+        self.site = StaticSite(site, self.root, self.clock, self.cache, (), self.workshop)
 
     def submit(self, run: Callable[[], None], then: Callable[[], None]) -> bool:
         if self.takes:
@@ -270,6 +271,17 @@ def test_a_date_will_do_for_what_has_no_variants(visitor: Visitor) -> None:
     assert visitor.get(b"/picture.png", GZIP, b"Range: bytes=5-", b"If-Range: " + date).status == 206
 
 
+def test_a_date_that_releases_may_share_is_none_of_one(visitor: Visitor, folder: Path) -> None:
+    """T-30: builds and archives give all releases of a file one time, in whole seconds."""
+    os.utime(folder / "picture.png", (1_600_000_000, 1_600_000_000))
+    whole = visitor.get(b"/picture.png")
+    date, tag = whole.fields[b"Last-Modified"], whole.fields[b"ETag"]
+    by_date = visitor.get(b"/picture.png", b"Range: bytes=5-", b"If-Range: " + date)
+    assert (by_date.status, by_date.content) == (200, TEXT)
+    by_tag = visitor.get(b"/picture.png", b"Range: bytes=5-", b"If-Range: " + tag)
+    assert (by_tag.status, by_tag.content) == (206, TEXT[5:])
+
+
 def test_several_ranges_of_a_variant_are_all_of_it(visitor: Visitor, folder: Path) -> None:
     # Whether Content-Encoding would speak of the parts or of multipart/byteranges is nowhere said.
     coded = os.urandom(2000)
@@ -370,14 +382,64 @@ def test_64_first_requests_at_once_make_one(folder: Path, counted: list[bytes]) 
     assert visitor.work() == 0
 
 
-def test_two_paths_of_one_file_are_coded_once(visitor: Visitor, counted: list[bytes]) -> None:
+def test_one_content_is_coded_once_whatever_it_is_called(visitor: Visitor, folder: Path, counted: list[bytes]) -> None:
     visitor.get(b"/page.html", GZIP)  # at work
     visitor.get(b"/", GZIP)
     visitor.get(b"/index.html", GZIP)
-    assert visitor.work() == 2
-    assert len(counted) == 2
-    for path in (b"/", b"/index.html"):
+    visitor.work()
+    for path in (b"/page.html", b"/", b"/index.html"):
         assert gzip.decompress(visitor.get(path, GZIP).content) == TEXT
+    (folder / "later.txt").write_bytes(TEXT)
+    assert gzip.decompress(visitor.made(b"/later.txt", GZIP).content) == TEXT
+    assert counted == [b"gzip"]
+
+
+def test_one_content_is_coded_once_for_all_sites_and_releases(
+    folder: Path, tmp_path: Path, counted: list[bytes]
+) -> None:
+    first = Visitor(folder)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "a.html").write_bytes(TEXT)
+    second = Visitor(copy)
+    second.site = StaticSite(Site(str(copy)), second.root, second.clock, first.cache.beside(), (), first.workshop)
+    assert gzip.decompress(first.made(b"/page.html", GZIP).content) == TEXT
+    second.get(b"/a.html", GZIP)
+    first.work()
+    assert gzip.decompress(second.get(b"/a.html", GZIP).content) == TEXT
+    first.cache.clear()  # as when the root is another folder
+    assert gzip.decompress(first.made(b"/page.html", GZIP).content) == TEXT
+    assert counted == [b"gzip"]
+    for visitor in (first, second):
+        visitor.root.close()
+
+
+def test_what_was_in_vain_is_remembered_by_content(visitor: Visitor, folder: Path, counted: list[bytes]) -> None:
+    visitor.made(b"/noise.txt", GZIP)
+    (folder / "copy.txt").write_bytes((folder / "noise.txt").read_bytes())
+    assert b"Content-Encoding" not in visitor.made(b"/copy.txt", GZIP).fields
+    assert counted == [b"gzip"]
+
+
+def test_what_is_remembered_of_contents_is_bounded(folder: Path, counted: list[bytes]) -> None:
+    pages = [TEXT + b"%d" % number for number in range(20)]
+    for number, content in enumerate(pages):
+        (folder / f"{number}.html").write_bytes(content)
+    room = len(gzip.compress(TEXT)) * 12
+    visitor = Visitor(folder, max_bytes=8 * room)
+    for number in range(20):
+        visitor.made(b"/%d.html" % number, GZIP)
+    outcomes = visitor.workshop._outcomes
+    assert outcomes._bytes <= room
+    assert outcomes._bytes == sum(map(outcomes._weight, outcomes._by_content.values()))
+    assert 2 <= len(outcomes._by_content) < 20
+    visitor.cache.clear()
+    del counted[:]
+    visitor.made(b"/19.html", GZIP)
+    assert counted == []  # the latest is remembered
+    visitor.made(b"/0.html", GZIP)
+    assert counted == [b"gzip"]  # the first is not
+    visitor.root.close()
 
 
 def test_one_at_a_time(visitor: Visitor) -> None:

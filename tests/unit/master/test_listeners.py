@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import select
 import socket
 import stat
 import sys
@@ -66,11 +67,20 @@ def test_more_adopted_listeners_than_a_message_can_name_are_refused() -> None:
     assert run_forked(adopting) == 0
 
 
+def accept(listener: Listener, client: socket.socket) -> socket.socket:
+    """Take a client that has sent something: before that, one over TCP is not there (TCP_DEFER_ACCEPT)."""
+    client.sendall(b"?")
+    assert select.select([listener.socket], [], [], 10)[0]
+    accepted, _ = listener.socket.accept()
+    assert accepted.recv(1) == b"?"
+    return accepted
+
+
 def talk(listener: Listener, text: bytes = b"hello") -> None:
     """A client comes in by this listener and is heard."""
     with socket.socket(listener.socket.family, socket.SOCK_STREAM) as client:
         client.connect(listener.socket.getsockname())
-        accepted, _ = listener.socket.accept()
+        accepted = accept(listener, client)
         with accepted:
             client.sendall(text)
             assert accepted.recv(100) == text
@@ -104,17 +114,23 @@ def test_all_of_ipv6_and_all_of_ipv4_beside_each_other_on_one_port(bind: Bind) -
     (four,) = bind("0.0.0.0:0")
     (six,) = bind(f"[::]:{port_of(four)}")
     for host, listener in (("127.0.0.1", four), ("::1", six)):
-        with socket.create_connection((host, port_of(four))):
-            listener.socket.accept()[0].close()
+        with socket.create_connection((host, port_of(four))) as client:
+            accept(listener, client).close()
+
+
+def test_a_client_is_accepted_when_its_request_is_there(bind: Bind) -> None:
+    (listener,) = bind("127.0.0.1:0")
+    with socket.create_connection(listener.socket.getsockname()) as client:
+        with pytest.raises(BlockingIOError):
+            listener.socket.accept()
+        accept(listener, client).close()
 
 
 def test_what_connections_inherit_is_set_on_the_listener(bind: Bind) -> None:
     (listener,) = bind("127.0.0.1:0")
-    with socket.create_connection(listener.socket.getsockname()):
-        accepted, _ = listener.socket.accept()
-        with accepted:
-            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    with socket.create_connection(listener.socket.getsockname()) as client, accept(listener, client) as accepted:
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 
 def test_it_neither_blocks_nor_is_inherited(bind: Bind, tmp_path: Path) -> None:
@@ -130,7 +146,7 @@ def test_the_port_is_free_again_at_once_after_a_connection(bind: Bind) -> None:
     (listener,) = bind("127.0.0.1:0")
     address = f"127.0.0.1:{port_of(listener)}"
     client = socket.create_connection(listener.socket.getsockname())
-    accepted, _ = listener.socket.accept()
+    accepted = accept(listener, client)
     accepted.close()  # the server closes first, and keeps the TIME-WAIT
     client.recv(1)
     client.close()

@@ -11,6 +11,7 @@ from pyserver.clock import Clock
 from pyserver.config import Limits, Site
 from pyserver.files.resolve import Root, WouldBlock
 from pyserver.handlers.cache import FileCache
+from pyserver.handlers.memo import Memo
 from pyserver.handlers.static import StaticSite
 from pyserver.ipc.assignment import Origin
 from pyserver.ipc.stats import Tally
@@ -46,8 +47,11 @@ class Hall:
         self.access = AccessLog(str(log), self.clock)
         self.root = ColdRoot(str(site))
         settings = Site(str(site), precompressed=False, errors=errors or {})
+        self.memo = Memo(1 << 20)
+        handler = StaticSite(settings, self.root, self.clock, FileCache(1 << 20, 100))
+        handler.on_switch = self.memo.forget
         self.connections = Connections(
-            StaticSite(settings, self.root, self.clock, FileCache(1 << 20, 100)),
+            handler,
             (Origin("http", socket.AF_UNIX),),
             LIMITS,
             self.clock,
@@ -55,6 +59,7 @@ class Hall:
             self.access,
             self.poll,
             64,
+            self.memo,
         )
         self.opened: list[socket.socket] = []
 

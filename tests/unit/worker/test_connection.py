@@ -7,6 +7,7 @@ import re
 import socket
 import struct
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 from typing import cast
 
@@ -21,6 +22,7 @@ from pyserver.limits import (
     LINGER_MAX_BYTES,
     LINGER_S,
     PARKING_TICKS_PER_S,
+    ROOT_MISSED_REST_S,
     SENDFILE_BYTES,
     STALL_BYTES,
 )
@@ -570,6 +572,31 @@ def test_a_file_that_shrinks_while_it_is_sent_closes_the_connection(hall: Hall, 
     assert len(data) < LARGE_BYTES
     assert is_closed(client), "never padded, and never another answer behind it"
     assert any(re.fullmatch(r"/large\.bin became shorter while it was sent, .*", message) for message in messages)
+
+
+def test_a_root_that_is_missing_is_looked_for_again_before_the_next_second(hall: Hall, site: Path) -> None:
+    """A switch that is not atomic: only for its moment what was there is served on."""
+    client = hall.client(GET)
+    hall.turn()
+    assert [answer.content for answer in answers(client)] == [b"small\n"]
+    site.rename(site.parent / "away")
+    hall.clock.second += 1
+    client.sendall(GET)
+    hall.turn()
+    assert [answer.content for answer in answers(client)] == [b"small\n"]
+    hall.wait(0)  # what is done every second
+    site.mkdir()
+    (site / "small.txt").write_bytes(b"of the next release\n")
+    (site / "large.bin").touch()  # the fixture takes it away
+    hall.wait(ROOT_MISSED_REST_S / 2)
+    client.sendall(GET)
+    hall.turn()
+    assert [answer.content for answer in answers(client)] == [b"small\n"]
+    hall.wait(ROOT_MISSED_REST_S)
+    client.sendall(GET)
+    hall.turn()
+    assert [answer.content for answer in answers(client)] == [b"of the next release\n"]
+    assert hall.connections._tidy_at == inf  # and then no more
 
 
 # -- draining ---------------------------------------------------------------------------------------

@@ -164,14 +164,27 @@ def test_a_file_that_grew_is_sent_as_long_as_announced(
     assert data == HEAD + content
 
 
+def test_a_file_that_shrank_behind_the_next_part(
+    ends: tuple[socket.socket, socket.socket], file: Path, content: bytes
+) -> None:
+    """It is said that it shrank, and not that something in it changed."""
+    outgoing = Outgoing(answer(HEAD, opened(file), 0, len(content)), 0)
+    outgoing.advance(ends[0], may_block=True)
+    os.truncate(file, len(content) - 1)
+    os.utime(file, ns=(0, 1))  # whatever the clock of the file system
+    _, said = to_the_end(outgoing, *ends)
+    assert Outcome.SHRANK in said
+
+
 @pytest.mark.parametrize("more", [(), (b"--end--",), (b"--next", (0, 5), b"--end--")])
-def test_a_file_that_was_overwritten_in_place_never_goes_out_as_a_whole(
+def test_a_file_that_was_overwritten_in_place_goes_no_further(
     ends: tuple[socket.socket, socket.socket], file: Path, content: bytes, more: tuple[bytes | tuple[int, int], ...]
 ) -> None:
     source = opened(file)
     response = Response(200, HEAD, content_bytes=len(content), source=source, count=len(content), more=more)
     outgoing = Outgoing(response, 0)
     outgoing.advance(ends[0], may_block=True)
+    before = outgoing.sent
     with file.open("r+b") as again:
         again.write(bytes(len(content)))
     os.utime(file, ns=(0, 1))  # whatever the clock of the file system
@@ -179,7 +192,7 @@ def test_a_file_that_was_overwritten_in_place_never_goes_out_as_a_whole(
     data, said = to_the_end(outgoing, *ends)
     assert Outcome.CHANGED in said
     assert Outcome.DONE not in said
-    assert len(data) < len(HEAD) + len(content) + sum(len(part) for part in more)
+    assert len(data) == outgoing.sent == before, "it is seen before anything more goes out"
 
 
 @pytest.mark.parametrize("what", ["grew", "unlinked", "mode"])

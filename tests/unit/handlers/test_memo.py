@@ -1,0 +1,303 @@
+"""What is remembered of heads: nothing that a new look at the same bytes would not give."""
+
+import itertools
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pyserver import limits
+from pyserver.handlers.memo import Memo
+from pyserver.http.request import Request, parse_head
+from pyserver.http.response import Response
+
+HEAD = b"GET /a?b HTTP/1.1\r\nHost: x\r\nCookie: c\r\n\r\n"
+
+
+def head(line: bytes = b"GET / HTTP/1.1", *fields: bytes) -> bytes:
+    return b"".join(part + b"\r\n" for part in (line, *(fields or (b"Host: x",)), b""))
+
+
+def twice(memo: Memo, data: bytes) -> Request | None:
+    """What comes twice is remembered; return what the second time gave."""
+    memo.request(data)
+    return memo.request(data)
+
+
+def kept(memo: Memo, data: bytes, response: Response) -> bool:
+    """Tell whether an answer that is given twice is there the third time."""
+    request = parse_head(data)
+    for _ in range(2):
+        memo.keep(request, response, memo.second)
+    return memo.answers.get(data) == (request, response)
+
+
+@pytest.fixture
+def memo() -> Memo:
+    made = Memo(1 << 20)
+    made.turn(1)
+    return made
+
+
+def meaning(request: Request | None) -> object:
+    return None if request is None else {name: getattr(request, name) for name in Request.__slots__}
+
+
+# -- what a head means -----------------------------------------------------------------------------------
+
+LINES = st.sampled_from(
+    [
+        b"GET / HTTP/1.1",
+        b"GET /a/b?c=d HTTP/1.1",
+        b"HEAD /%41?? HTTP/1.1",
+        b"GET /a?b?c HTTP/1.1",
+        b"GET /a HTTP/1.0",
+        b"GET /a HTTP/1.9",
+        b"GET /a#b HTTP/1.1",
+        b"GET  /a HTTP/1.1",
+        b"GET http://other:8/a HTTP/1.1",
+        b"GET http://other HTTP/1.1",
+        b"OPTIONS * HTTP/1.1",
+        b"OPTIONS / HTTP/1.1",
+        b"POST / HTTP/1.1",
+        b"CONNECT a:1 HTTP/1.1",
+        b"GET /" + b"x" * limits.TARGET_MAX_BYTES + b" HTTP/1.1",
+        b"GET / HTTP/1.1 ",
+        b"get / HTTP/1.1",
+        b"",
+        b"G\x00T / HTTP/1.1",
+    ]
+)
+FIELDS = st.lists(
+    st.sampled_from(
+        [
+            b"Host: x",
+            b"host: Example.ORG.:80",
+            b"Host: [::1]",
+            b"Host: ",
+            b"Connection: close",
+            b"Connection: keep-alive, x",
+            b"Content-Length: 0",
+            b"Content-Length: 5",
+            b"Transfer-Encoding: chunked",
+            b"Expect: 100-continue",
+            b"Expect: nonsense",
+            b'If-None-Match: "a", W/"b"',
+            b"Range: bytes=0-1",
+            b"Accept-Encoding: gzip;q=0.5",
+            b"Cookie: a=b",
+            b"X : y",
+            b" folded",
+            b"Origin: null",
+        ]
+    ),
+    max_size=6,
+)
+
+
+@settings(deadline=None, max_examples=400)
+@given(
+    lines=st.lists(LINES, min_size=1, max_size=4), fields=FIELDS, behind=st.sampled_from([b"", b"", b"GET ", b"\r\n"])
+)
+def test_what_is_remembered_is_what_the_whole_head_says(lines: list[bytes], fields: list[bytes], behind: bytes) -> None:
+    """The short way agrees with the full one, or leaves the head to it."""
+    memo = Memo(1 << 20)
+    for line in lines * 3:  # each below the memory of those before it
+        data = b"\r\n".join((line, *fields, b"", b"")) + behind
+        short = memo.request(data)
+        if short is not None:
+            full = parse_head(data)
+            assert meaning(short) == meaning(full)
+            assert full.head == data
+
+
+def test_a_section_that_is_known_is_not_read_again(memo: Memo) -> None:
+    first = twice(memo, HEAD)
+    other = memo.request(HEAD.replace(b"/a?b", b"/other"))
+    assert first is not None
+    assert other is not None
+    assert other.fields is first.fields
+    assert (other.path, other.query) == (b"/other", None)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        HEAD[:-1],
+        HEAD + b"GET / HTTP/1.1\r\n",
+        head(b"GET / HTTP/1.1", b"Host: x", b"Content-Length: 3"),
+        head(b"GET / HTTP/1.1", b"Host: x", b"Transfer-Encoding: chunked"),
+        head(b"GET / HTTP/1.1", b"No-Host: x"),
+        b"\r\n" + HEAD,
+    ],
+    ids=["part", "more", "content", "chunked", "refused", "empty line"],
+)
+def test_what_is_not_one_whole_head_goes_the_full_way(memo: Memo, data: bytes) -> None:
+    assert [memo.request(data) for _ in range(3)] == [None] * 3
+
+
+def test_content_below_a_known_line_is_seen(memo: Memo) -> None:
+    """A section is known only without content, so what follows a head is never taken for the next request."""
+    for _ in range(3):
+        assert memo.request(head(b"GET / HTTP/1.1", b"Host: x", b"Content-Length: 0")) is not None
+        assert memo.request(head(b"GET / HTTP/1.1", b"Host: x", b"Content-Length: 1")) is None
+
+
+# -- the answers of a second ---------------------------------------------------------------------------------
+
+
+def test_an_answer_holds_for_its_second(memo: Memo) -> None:
+    assert kept(memo, HEAD, Response(200, b"answer"))
+    memo.turn(2)
+    assert not memo.answers
+    memo.keep(parse_head(HEAD), Response(200, b"of the second before"), 1)
+    assert not memo.answers
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_an_answer_for_once_is_not_given_again(memo: Memo, again: bool) -> None:
+    assert kept(memo, HEAD, Response(206, b"boundary", again=again)) is again
+
+
+def test_what_is_sent_from_a_file_is_looked_at_each_time(memo: Memo, tmp_path: Path) -> None:
+    with (tmp_path / "file").open("wb+") as file:
+
+        class Source:
+            fd = file.fileno()
+
+        assert not kept(memo, HEAD, Response(200, b"head", source=Source()))
+
+
+def test_a_switch_of_the_root_ends_all_answers(memo: Memo) -> None:
+    assert kept(memo, HEAD, Response(404, b"not there"))
+    memo.forget()
+    assert not memo.answers
+    assert kept(memo, HEAD, Response(200, b"there"))
+
+
+def test_a_worker_that_drains_remembers_nothing(memo: Memo) -> None:
+    assert kept(memo, HEAD, Response(200, b"answer"))
+    memo.close()
+    assert not memo.answers
+    assert not kept(memo, HEAD, Response(200, b"answer"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (head(b"GET / HTTP/1.1", b"Host: a"), head(b"GET / HTTP/1.1", b"Host: b")),
+        (head(b"GET / HTTP/1.1", b"Host: a"), head(b"HEAD / HTTP/1.1", b"Host: a")),
+        (head(b"GET / HTTP/1.1", b"Host: a"), head(b"GET / HTTP/1.1", b"Host: a", b"Accept-Encoding: gzip")),
+        (head(b"GET / HTTP/1.1", b"Host: a"), head(b"GET / HTTP/1.1", b"Host: a", b"Origin: b")),
+        (head(b"GET / HTTP/1.1", b"Host: a"), head(b"GET / HTTP/1.1", b"Host: a", b"Connection: close")),
+        (head(b"GET /a HTTP/1.1", b"Host: a"), head(b"GET /A HTTP/1.1", b"Host: a")),
+    ],
+    ids=["sites", "methods", "codings", "origins", "persistence", "paths"],
+)
+def test_what_differs_in_a_byte_shares_nothing(memo: Memo, one: bytes, other: bytes) -> None:
+    """By their features: what may change an answer and stands in the head is in the key."""
+    assert kept(memo, one, Response(200, b"one"))
+    assert memo.answers.get(other) is None
+    assert meaning(twice(memo, other)) == meaning(parse_head(other))
+
+
+# -- bounds --------------------------------------------------------------------------------------------------
+
+
+def weigh(memo: Memo) -> int:
+    """What the memo holds, counted anew."""
+    wires = {response: len(response.wire) for _, response in memo.answers.values()}
+    return sum(map(len, memo.answers)) + sum(wires.values())
+
+
+def test_endless_new_heads_take_no_place() -> None:
+    memo = Memo(1 << 20)
+    memo.turn(1)
+    answer = Response(200, b"answer")
+    tracemalloc.start()
+    try:
+        for number in range(3 * limits.MEMO_ENTRIES_MAX):
+            data = head(b"GET /?%d HTTP/1.1" % number, b"Host: x", b"Cookie: %d" % number)
+            request = memo.request(data)
+            assert request is not None
+            memo.keep(request, answer, 1)
+        del request
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert not memo.answers
+    assert not memo._sections
+    assert held < 4 << 20  # hashes
+
+
+def test_endless_new_heads_that_come_twice_stay_within_the_bytes() -> None:
+    memo = Memo(1 << 20)
+    memo.turn(1)
+    tracemalloc.start()
+    try:
+        for number in range(8000):
+            data = head(b"GET /%d HTTP/1.1" % number, b"Host: x", b"Cookie: %d" % number)
+            request = twice(memo, data)
+            assert request is not None
+            assert kept(memo, data, Response(200, b"%d" % number + bytes(200)))
+        del request
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(memo.answers) > 100
+    assert weigh(memo) < 1 << 19
+    assert held < 4 << 20
+
+
+def test_one_goes_for_one_that_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MEMO_ENTRIES_MAX", 4)
+    memo = Memo(1 << 20)
+    memo.turn(1)
+    heads = [head(b"GET /%d HTTP/1.1" % number, b"Host: x", b"Cookie: %d" % number) for number in range(6)]
+    for data in heads:
+        assert twice(memo, data) is not None
+        assert kept(memo, data, Response(200, b"answer"))
+    assert list(memo.answers) == heads[2:]
+    assert len(memo._sections) == 4
+
+
+def test_an_answer_that_many_share_counts_once(memo: Memo) -> None:
+    shared = Response(200, bytes(400_000))
+    heads = [head(b"GET / HTTP/1.1", b"Host: x", b"Cookie: %d" % number) for number in range(50)]
+    assert all(kept(memo, data, shared) for data in heads)
+    assert list(memo.answers) == heads
+    assert not kept(memo, HEAD, Response(200, bytes(600_000)))
+    # Another one of that size pushes all of them out, and then there is room for it.
+    assert kept(memo, HEAD, Response(200, bytes(300_000)))
+    assert list(memo.answers) == [HEAD]
+    assert kept(memo, heads[0], Response(200, bytes(100_000)))
+
+
+def test_without_memory_nothing_is_remembered() -> None:
+    memo = Memo(0)
+    memo.turn(1)
+    first, second = twice(memo, HEAD), memo.request(HEAD)
+    assert first is not None
+    assert second is not None
+    assert first.fields is not second.fields
+    assert not kept(memo, HEAD, Response(200, b"answer"))
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 4), st.booleans()), max_size=80))
+def test_the_bytes_that_are_counted_are_those_that_are_held(steps: list[tuple[int, int, bool]]) -> None:
+    memo = Memo(9000)
+    memo.turn(1)
+    shared = [Response(200, bytes(300 * size)) for size in range(5)]
+    seconds = itertools.count(2)
+    for number, size, turns in steps:
+        data = head(b"GET /%d HTTP/1.1" % number)
+        kept(memo, data, shared[size])
+        entries = len(memo.answers)
+        assert memo._answer_bytes == weigh(memo) + entries * 700
+        assert memo._answer_bytes <= 4500
+        if turns and number == 0:
+            memo.turn(next(seconds))
+            assert memo._answer_bytes == 0

@@ -1,0 +1,260 @@
+"""With the memo and without it every answer is the same, and a change on the disk is seen in the next second."""
+
+import os
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.unit.files.process import as_nobody
+from tests.unit.worker.conftest import Hall
+
+from pyserver.handlers.memo import Memo
+
+BOUNDARY = re.compile(rb"[0-9a-f]{16,}")
+
+TARGETS = st.sampled_from(
+    [
+        b"/",
+        b"/small.txt",
+        b"/small.txt?query",
+        b"/%73mall.txt",
+        b"/large.bin",
+        b"/folder",
+        b"/folder/",
+        b"/missing",
+        b"/.git/config",
+        b"/../small.txt",
+        b"/%00",
+        b"http://other/small.txt",
+        b"*",
+    ]
+)
+METHODS = st.sampled_from([b"GET"] * 6 + [b"HEAD", b"OPTIONS", b"POST", b"TRACE", b"BREW"])
+FIELDS = st.lists(
+    st.sampled_from(
+        [
+            b'If-None-Match: "nonsense"',
+            b"If-None-Match: *",
+            b"If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT",
+            b"If-Modified-Since: Fri, 31 Dec 2055 23:59:59 GMT",
+            b"If-Match: *",
+            b'If-Match: "nonsense"',
+            b"Range: bytes=0-1",
+            b"Range: bytes=0-1, 3-4",
+            b"Range: bytes=-1",
+            b"Range: bytes=99999999-",
+            b'If-Range: "nonsense"',
+            b"Accept-Encoding: gzip",
+            b"Accept-Encoding: identity;q=0, *;q=0",
+            b"Connection: close",
+            b"Connection: keep-alive",
+            b"Cookie: a=b",
+            b"User-Agent: test",
+            b"Origin: http://other",
+            b"Content-Length: 3",
+            b"Transfer-Encoding: chunked",
+            b"Expect: 100-continue",
+            b"Bad field: x",
+        ]
+    ),
+    max_size=4,
+)
+HOSTS = st.sampled_from([b"Host: x\r\n"] * 4 + [b"Host: other\r\n", b"Host: a b\r\n", b""])
+HEADS = st.tuples(METHODS, TARGETS, st.sampled_from([b"1.1"] * 5 + [b"1.0"]), HOSTS, FIELDS)
+
+
+def rendered(head: tuple[bytes, bytes, bytes, bytes, list[bytes]]) -> bytes:
+    method, target, version, host, fields = head
+    lines = b"".join(field + b"\r\n" for field in fields)
+    return b"%b %b HTTP/%b\r\n%b%b\r\n" % (method, target, version, host, lines)
+
+
+def said(hall: Hall, data: bytes) -> tuple[bytes, bool]:
+    """All that comes back for these bytes on a connection of their own, and whether it is closed."""
+    client = hall.client(data)
+    hall.turn()
+    got, closed = b"", False
+    while True:
+        try:
+            part = client.recv(1 << 20)
+        except BlockingIOError:
+            break
+        except ConnectionResetError:
+            closed = True
+            break
+        if not part:
+            closed = True
+            break
+        got += part
+        hall.turn()
+    client.close()
+    hall.turn()
+    return BOUNDARY.sub(b"(boundary)", got), closed
+
+
+@pytest.fixture
+def halls(site: Path, tmp_path: Path) -> Iterator[tuple[Hall, Hall]]:
+    """Two workers of one site: one remembers, the other does not."""
+    (site / "folder").mkdir()
+    (site / "folder" / "index.html").write_bytes(b"folder")
+    os.utime(site / "small.txt", (1_000_000_000, 1_000_000_000))
+    with_memo, without = Hall(site, tmp_path / "log"), Hall(site, tmp_path / "other-log")
+    without.connections._memo = Memo(0)
+    without.clock.second = with_memo.clock.second
+    yield with_memo, without
+    with_memo.close()
+    without.close()
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(HEADS, min_size=1, max_size=5))
+def test_every_answer_is_the_same(
+    halls: tuple[Hall, Hall], heads: list[tuple[bytes, bytes, bytes, bytes, list[bytes]]]
+) -> None:
+    with_memo, without = halls
+    for data in map(rendered, heads * 3):
+        assert said(with_memo, data) == said(without, data), data
+
+
+def test_that_test_can_fail(halls: tuple[Hall, Hall]) -> None:
+    """It does use the memo."""
+    with_memo, without = halls
+    data = b"GET /small.txt HTTP/1.1\r\nHost: x\r\n\r\n"
+    for _ in range(3):
+        said(with_memo, data)
+        said(without, data)
+    assert data in with_memo.connections._memo.answers
+    assert not without.connections._memo.answers
+    (request, answer) = with_memo.connections._memo.answers[data]
+    answer.wire = answer.wire.replace(b"small\n", b"wrong\n")
+    assert said(with_memo, data) != said(without, data)
+    assert request.path == b"/small.txt"
+
+
+GET = b"GET /small.txt HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def status_and_content(hall: Hall) -> tuple[int, bytes]:
+    """For the third time in this second, so from the memo if it ever is."""
+    for _ in range(3):
+        got, _ = said(hall, GET)
+    head, _, content = got.partition(b"\r\n\r\n")
+    return int(head.split(b" ")[1]), content
+
+
+@pytest.mark.parametrize("change", ["overwritten", "replaced", "grown"])
+def test_a_change_is_seen_in_the_next_second(hall: Hall, site: Path, change: str) -> None:
+    os.utime(site / "small.txt", (1_000_000_000, 1_000_000_000))
+    hall.clock.second += 3  # long after the change: nothing is looked at more often for being new
+    assert status_and_content(hall) == (200, b"small\n")
+    hall.clock.second += 1
+    assert status_and_content(hall) == (200, b"small\n")  # renewed
+    file = site / "small.txt"
+    if change == "overwritten":
+        file.write_bytes(b"SMALL\n")
+    elif change == "grown":
+        with file.open("ab") as more:
+            more.write(b"more")
+    else:
+        (site / "new").write_bytes(b"SMALL\n")
+        (site / "new").rename(file)
+    hall.clock.second += 1
+    assert status_and_content(hall) == (200, file.read_bytes())
+
+
+def test_what_goes_and_what_comes_is_seen_in_the_next_second(hall: Hall, site: Path) -> None:
+    hall.clock.second += 3
+    assert status_and_content(hall) == (200, b"small\n")
+    (site / "small.txt").rename(site / "away")
+    hall.clock.second += 1
+    assert status_and_content(hall)[0] == 404
+    (site / "away").rename(site / "small.txt")
+    hall.clock.second += 1
+    assert status_and_content(hall) == (200, b"small\n")
+    (site / "small.txt").unlink()
+    (site / "small.txt").mkdir()
+    hall.clock.second += 1
+    assert status_and_content(hall)[0] == 404
+
+
+def test_what_becomes_unreadable_is_seen_in_the_next_second(hall: Hall, site: Path) -> None:
+    os.chown(site / "small.txt", 65534, 65534)
+    with (site / "small.txt").open("rb") as file:
+
+        def look() -> None:
+            hall.clock.second += 3
+            assert status_and_content(hall) == (200, b"small\n")
+            os.fchmod(file.fileno(), 0)
+            hall.clock.second += 1
+            assert status_and_content(hall)[0] == 403
+
+        as_nobody(look)
+
+
+def test_two_clients_at_once_get_each_their_own(hall: Hall) -> None:
+    one, other = hall.client(), hall.client()
+    for _ in range(4):
+        one.sendall(GET)
+        other.sendall(GET.replace(b"small.txt", b"missing.txt"))
+        hall.turn()
+        assert one.recv(9999).startswith(b"HTTP/1.1 200")
+        assert other.recv(9999).startswith(b"HTTP/1.1 404")
+
+
+def test_each_answer_is_counted_and_logged(hall: Hall) -> None:
+    """Nothing that watches requests sees fewer of them: the way out is the same."""
+    client = hall.client()
+    for _ in range(5):
+        client.sendall(GET)
+        hall.turn()
+    assert GET in hall.memo.answers
+    assert hall.tally.requests == 5
+    assert hall.tally.classes[2] == 5
+    assert hall.tally.bytes_received == 5 * len(GET)
+    assert hall.tally.bytes_sent == len(client.recv(99999))
+    assert len([line for line in hall.lines() if '"GET /small.txt HTTP/1.1" 200 6' in line]) == 5
+
+
+WITH_CONTENT = b"GET /small.txt HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+SMUGGLED = b"GET /missing HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "content"),
+    [
+        (WITH_CONTENT % len(SMUGGLED), SMUGGLED),
+        (
+            b"GET /small.txt HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"%x\r\n%b\r\n0\r\n\r\n" % (len(SMUGGLED), SMUGGLED),
+        ),
+    ],
+    ids=["length", "chunked"],
+)
+def test_content_is_never_taken_for_a_request(hall: Hall, head: bytes, content: bytes) -> None:
+    """RFC 9112 11.2: not when its head was answered before, and then comes alone."""
+    for _ in range(4):
+        client = hall.client(head + content)
+        hall.turn()
+        assert client.recv(99999).count(b"HTTP/1.1 ") == 1
+    client = hall.client(head)
+    hall.turn()
+    with pytest.raises(BlockingIOError):
+        client.recv(99999)  # it is not answered before its content is here
+    client.sendall(content)
+    hall.turn()
+    got = client.recv(99999)
+    assert got.count(b"HTTP/1.1 ") == 1
+    assert got.startswith(b"HTTP/1.1 200")
+
+
+def test_pipelined_heads_are_taken_apart(hall: Hall) -> None:
+    client: socket.socket = hall.client()
+    for _ in range(4):
+        client.sendall(GET * 3)
+        hall.turn()
+        assert client.recv(99999).count(b"HTTP/1.1 200") == 3
+    assert GET * 3 not in hall.memo.answers
