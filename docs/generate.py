@@ -215,6 +215,8 @@ OF_AN_INSTANCE: Final = {
         "pyserver.socket pyserver.service": "pyserver@blog.socket pyserver@blog.service",
         "ListenStream=80\nBindIPv6Only=both\n": "ListenStream=/run/pyserver@%i.sock\nRemoveOnStop=yes\n",
         "# One socket for IPv6 and IPv4. A port below 1024 asks nothing of the server: it never binds.\n": "",
+        "# A client is passed on when its request is there: who is silent wakes nobody for a second (TCP only).\n"
+        "DeferAcceptSec=1\n": "",
     },
     "pyserver-control.socket": {
         "Description=pyserver control socket\n": "Description=pyserver control socket, %i\n",

@@ -112,6 +112,16 @@ def test_twenty_restarts_under_load_cut_no_idle_connection(service: Service) -> 
     assert service.says(r"^20\d idle connections of an earlier start go on$")
 
 
+def test_a_stop_closes_what_is_idle(service: Service) -> None:
+    """What was left with systemd for a restart is not kept for ever."""
+    service.start()
+    with service.clients(idle=3, one_shot=0, keep_alive=0) as seen:
+        service.stop()
+        assert service.says("^3 idle connections left with systemd$")
+    assert sum(seen.idle.values()) == 3
+    assert seen.idle.keys() <= {"Truncated", "Reset"}
+
+
 def test_totals_survive_restart_and_kill_and_say_since_when(service: Service) -> None:
     service.start()
     first = status(service)

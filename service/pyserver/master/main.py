@@ -228,15 +228,18 @@ class Master:
         self._notifier.store(fdstore.SEGMENT, [self._segment.descriptors()[0]])
 
     def _take_stored_connection(self, one: Stored) -> bool:
-        with contextlib.suppress(OSError):
+        try:
             client = socket.socket(fileno=one.descriptor)
-            client.set_inheritable(False)
-            for index, origin in enumerate(self._origins):
-                if fdstore.parked_name(origin.name) == one.name and origin.family == client.family:
-                    message = Message(Kind.PARKED, 0, index, 1, 0, time.monotonic_ns())
-                    self._acceptor.carry_on([client.detach()], message, counted=False)
-                    return True
-            client.close()
+        except OSError:
+            os.close(one.descriptor)
+            return False
+        client.set_inheritable(False)
+        for index, origin in enumerate(self._origins):
+            if fdstore.parked_name(origin.name) == one.name and origin.family == client.family:
+                message = Message(Kind.PARKED, 0, index, 1, 0, time.monotonic_ns())
+                self._acceptor.carry_on([client.detach()], message, counted=False)
+                return True
+        client.close()
         return False
 
     def _open_control(self, undo: contextlib.ExitStack, listeners: list[Listener]) -> Control | None:
