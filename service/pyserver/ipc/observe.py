@@ -217,6 +217,8 @@ def as_text(seen: Snapshot) -> str:
         lines.append(f"reloads     {seen.reloads}, the last {_when(seen.reloaded)}")
     trouble = {
         "ended by a deadline": totals["deadlines"],
+        "connections beyond a client's limit": totals["limited_open"] + totals["limited_connections"],
+        "requests beyond it": totals["limited_requests"],
         "lost": totals["connections_lost"],
         "errors of ours": totals["failures"],
         "log lines dropped": totals["log_lines_dropped"],
