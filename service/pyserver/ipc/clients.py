@@ -16,7 +16,8 @@ nothing. Two workers that do so in the same microsecond may store the same time:
 many. It is never one too few.
 
 What is open is counted in cells of which each has one writer: a row for each worker slot. The master clears the row of
-a worker that is gone, so nothing leaks, whatever way it went.
+a worker that is gone, so nothing leaks, whatever way it went. Here too each worker but one may let in one too many,
+when they look at the same time.
 
 The memory is anonymous and of one crew of workers: after a reload the new ones begin with an empty table, and
 connections that come over to them are counted there.
