@@ -33,6 +33,9 @@ COUNTERS: Final = (
     Counter("bytes_received", "bytes", "bytes received from clients"),
     Counter("queue_wait", "nanoseconds", "time that connections waited between accept and worker, summed up"),
     Counter("deadlines", "connections", "connections ended by a deadline"),
+    Counter("limited_open", "connections", "connections beyond the option clients.connections"),
+    Counter("limited_connections", "connections", "connections beyond the option clients.connection_rate"),
+    Counter("limited_requests", "requests", "requests beyond the option clients.request_rate"),
     Counter("failures", "events", "errors of ours that were logged with a traceback"),
     Counter("log_lines_dropped", "lines", "access log lines that could not be written"),
 )
@@ -59,6 +62,9 @@ class Tally:
         "connections_open",
         "deadlines",
         "failures",
+        "limited_connections",
+        "limited_open",
+        "limited_requests",
         "log_lines_dropped",
         "queue_wait",
         "requests",
@@ -74,6 +80,9 @@ class Tally:
         self.bytes_received = 0
         self.queue_wait = 0
         self.deadlines = 0
+        self.limited_open = 0
+        self.limited_connections = 0
+        self.limited_requests = 0
         self.failures = 0
         self.log_lines_dropped = 0
 
@@ -98,6 +107,9 @@ class Tally:
                 self.bytes_received,
                 self.queue_wait,
                 self.deadlines,
+                self.limited_open,
+                self.limited_connections,
+                self.limited_requests,
                 self.failures,
                 self.log_lines_dropped,
             ),
