@@ -29,10 +29,10 @@ from typing import Final, Self
 import posix_ipc
 
 from pyserver.ipc import semaphores
-from pyserver.ipc.stats import COUNTERS
+from pyserver.ipc.stats import CELLS
 
 MAGIC: Final = int.from_bytes(b"pyserver", "little")
-VERSION: Final = 2
+VERSION: Final = 3
 WORD: Final = 8
 LINE_WORDS: Final = 8  # a cache line
 
@@ -109,9 +109,9 @@ ROW: Final = _indexed(
     "drain_how",  # master: messages.Drain, written before drain_by_ns
 )
 ROW_COUNTERS: Final = _lines(len(ROW))  # the counters begin on a line of their own
-ROW_WORDS: Final = ROW_COUNTERS + _lines(len(COUNTERS))
+ROW_WORDS: Final = ROW_COUNTERS + _lines(CELLS)
 TOTALS: Final = _lines(len(HEADER))
-ROWS: Final = TOTALS + _lines(len(COUNTERS))
+ROWS: Final = TOTALS + _lines(CELLS)
 
 
 def words_for(slots: int) -> int:

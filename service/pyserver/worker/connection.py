@@ -12,6 +12,7 @@ Used by: worker.pool. All of it runs in the leader, one thread at a time.
 import logging
 import select
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import IntEnum
@@ -51,6 +52,7 @@ from pyserver.worker.transport import SEND, SEND_MORE, Outcome, Outgoing, send_a
 
 log = logging.getLogger("pyserver")
 
+_NS: Final = 1_000_000_000
 _DONTWAIT: Final = socket.MSG_DONTWAIT
 _IN: Final = select.EPOLLIN
 _OUT: Final = select.EPOLLOUT
@@ -97,6 +99,7 @@ class Connection:
 
     __slots__ = (
         "answered",
+        "began",
         "bucket",
         "deadline",
         "fd",
@@ -131,6 +134,7 @@ class Connection:
         self.outgoing: Outgoing | None = None  # an answer that did not go out at once
         self.mark = 0  # outgoing.sent when the stall deadline was set
         self.taken = 0  # and how much of that the client had by then
+        self.began = 0.0  # monotonic: an answer that outlasts its round, which is timed for itself; 0: none does
         self.lingered = 0  # bytes thrown away while lingering
         self.unblocked = False  # the socket is in non-blocking mode
         self.peer = b""  # address, when somebody asked
@@ -348,6 +352,7 @@ class Connections:
         if isinstance(answer, Pending):
             self._hand_over(connection, request, answer)
             return False
+        self._tally.memo_misses += 1
         self._memo.keep(request, answer, self._clock.second)
         return self._send(connection, request, answer)
 
@@ -374,12 +379,17 @@ class Connections:
         except BlockingIOError:
             sent = 0
         except OSError:
+            tally.apart += not connection.began
+            connection.began = 0.0
             self._record(connection, request.head, response.status, 0)
             self.close(connection)
             return False
         tally.bytes_sent += sent
         if sent == all_of_it and not response.more:
             return self._sent(connection, request, response)
+        if not connection.began:
+            tally.apart += 1
+            connection.began = self._clock.now
         connection.request = request
         connection.outgoing = Outgoing(response, sent)
         connection.mark = connection.taken = 0
@@ -447,6 +457,7 @@ class Connections:
             if isinstance(answer, Pending):  # the error has a page of the site
                 self._hand_over(connection, request, answer)
             else:
+                self._tally.memo_misses += 1
                 self._send(connection, request, answer)
             return False
         if request.expects_continue:
@@ -466,6 +477,7 @@ class Connections:
         """Let a follower do what may block; the connection is nobody's but its own meanwhile."""
         connection.phase = Phase.WORKING
         connection.request = request
+        connection.began = connection.began or self._clock.now
         self._unwatch(connection)
         self._park(connection, self._limits.send_stall)
 
@@ -478,8 +490,14 @@ class Connections:
                 answer = pending.finish()
                 if isinstance(answer, Pending):  # something else stands in for what is not there, and is on the disk
                     self._hand_over(connection, request, answer)
-                elif self._send(connection, request, answer, looked=False):
-                    self.serve(connection)
+                else:
+                    self._tally.apart += 1
+                    self._tally.memo_misses += 1
+                    goes_on = self._send(connection, request, answer, looked=False)
+                    if connection.began and connection.outgoing is None:
+                        self._took(connection)
+                    if goes_on:
+                        self.serve(connection)
                 self._look_soon()
             except Exception:
                 self.close(connection)
@@ -515,6 +533,7 @@ class Connections:
         if outcome is Outcome.DONE:
             connection.outgoing = connection.request = None
             connection.phase = Phase.READING
+            self._took(connection)
             goes_on = self._sent(connection, request, response)
             if goes_on and resume:
                 self.serve(connection)
@@ -535,6 +554,11 @@ class Connections:
                 )  # fmt: skip
             self.close(connection)
         return False
+
+    def _took(self, connection: Connection) -> None:
+        """Note how long an answer took that was not out in the round that began it."""
+        self._tally.took(max(0, time.monotonic_ns() - int(connection.began * _NS)))
+        connection.began = 0.0
 
     @staticmethod
     def _takes(connection: Connection) -> bool:
@@ -573,6 +597,8 @@ class Connections:
         """Answer what is no request, and end the connection: where the next one begins is not known."""
         response = error_response(status, date=imf_fixdate(self._clock.second), connection=lifecycle.CLOSE)
         self._tally.requests += 1
+        self._tally.memo_misses += 1
+        self._tally.apart += 1  # it has no head, or no end of one, to be timed from
         self._tally.classes[status // 100] += 1
         reader = connection.reader
         head = b"" if reader is None else reader.pending
