@@ -214,7 +214,7 @@ def test_a_reader_sees_the_words_and_cannot_write(segment: Segment) -> None:
 
 def header(**values: int) -> bytes:
     words = [0] * words_for(2)
-    for name, value in {"magic": MAGIC, "version": 2, "slots": 2, **values}.items():
+    for name, value in {"magic": MAGIC, "version": VERSION, "slots": 2, **values}.items():
         words[HEADER[name]] = value
     return b"".join(word.to_bytes(8, sys.byteorder) for word in words)
 
