@@ -17,7 +17,8 @@ not in those bytes:
 - the release that a root leads to: forget() when a switch is seen;
 - the worker's end, after which answers say `Connection: close`: close() when it begins to drain;
 - content: what follows a head that announces some is not the next request, so such heads are never kept;
-- the client's address and the listener: no answer depends on them. Whatever comes to (limits, rules by address) belongs
+- the listener: whoever comes by one at which something else answers than the sites is not asked for here;
+- the client's address: no answer depends on it. Whatever comes to (limits, rules by address) belongs
   before the memo or into its key; the table in its tests lists what was thought of.
 
 What comes for the first time (an answer: in its second) is not kept, only its hash, so a client that sends ever new

@@ -14,7 +14,7 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from functools import partial
 from math import inf
@@ -165,6 +165,7 @@ class Connections:
         capacity: int,
         memo: Memo,
         failures: Failures | None = None,
+        others: Mapping[int, Handler] | None = None,
     ) -> None:
         self.table: dict[int, Connection] = {}  # by descriptor
         self.jobs: deque[Job] = deque()  # for worker.pool
@@ -174,6 +175,8 @@ class Connections:
         self._leaving = False  # either
         self._sites = sites
         self._origins = origins
+        # What answers instead of the sites, by the index of a listener: past the memo, which knows no listener.
+        self._others = {} if others is None else others
         self._limits = limits
         self._clock = clock
         self._tally = tally
@@ -193,6 +196,8 @@ class Connections:
         client = _Socket(self._origins[origin].family, socket.SOCK_STREAM, 0, fd)
         connection = Connection(client, fd, self._clock.now + self._limits.head_deadline, origin)
         self.table[fd] = connection
+        if origin in self._others:
+            connection.reader = RequestReader()  # who has one goes the full way
         if parked:  # another worker has counted it, and perhaps answered it before: its time is that of an idle one
             connection.answered = 1
         else:
@@ -348,7 +353,8 @@ class Connections:
 
     def _respond(self, connection: Connection, request: Request) -> bool:
         """Answer one request; True when the answer is out and the connection goes on."""
-        answer = self._sites.respond(request, lifecycle.persistence(request, self.draining))
+        sites = self._others.get(connection.origin, self._sites) if self._others else self._sites
+        answer = sites.respond(request, lifecycle.persistence(request, self.draining))
         if isinstance(answer, Pending):
             self._hand_over(connection, request, answer)
             return False
@@ -438,7 +444,7 @@ class Connections:
             if self._moving:
                 self._return(connection)
                 return
-            connection.reader = None
+            connection.reader = RequestReader() if connection.origin in self._others else None
             connection.head_of = -1
             connection.mark = 0
             connection.deadline = now + limits.keep_alive
@@ -453,7 +459,7 @@ class Connections:
         if request.method not in _PATIENT and (request.expects_continue or self._is_large(request)):
             # RFC 9110 10.1.1: the final answer at once. Whether the content still comes is the client's choice, so
             # the next request could not be found: the connection ends.
-            answer = self._sites.respond(request, False)
+            answer = self._others.get(connection.origin, self._sites).respond(request, False)
             if isinstance(answer, Pending):  # the error has a page of the site
                 self._hand_over(connection, request, answer)
             else:

@@ -121,7 +121,8 @@ def test_unnamed_is_http(tcp4: socket.socket, names: str | None) -> None:
 def test_unknown_name_is_refused_with_what_to_write(tcp4: socket.socket, unix: socket.socket) -> None:
     result, left, _, still = run([tcp4.fileno(), unix.fileno()], for_us(2, "http:https"))
     assert result == (
-        "descriptor 4 is named 'https', known names are: http, control; set FileDescriptorName=http in its .socket unit"
+        "descriptor 4 is named 'https', known names are: http, control, admin;"
+        " set FileDescriptorName=http in its .socket unit"
     )
     assert left == []
     assert still == [], "a refusal keeps no descriptor"
