@@ -64,6 +64,8 @@ HISTOGRAMS: Final = (
 OCTAVE: Final = 8  # buckets of one
 _FIRST: Final = 10  # octave: what is below 2**10 ns is in the first bucket, too
 BUCKETS: Final = 26 * OCTAVE  # up to 2**36 ns; what is above is in the last one
+_SHORTEST: Final = 1 << _FIRST
+_LONGEST: Final = 1 << (_FIRST + BUCKETS // OCTAVE)
 
 CELLS: Final = len(COUNTERS) + len(HISTOGRAMS) * BUCKETS  # of a row
 
@@ -108,9 +110,12 @@ class Durations:
 
     def add(self, duration_ns: int, count: int = 1) -> None:
         """Note so many of one duration."""
-        bucket = int(log2(duration_ns) * OCTAVE) - _FIRST * OCTAVE if duration_ns > 1 << _FIRST else 0
-        at = self._at + (bucket if bucket < BUCKETS else BUCKETS - 1)
-        self._words[at] = (self._words[at] + count) & _WORD  # of what another may have written there
+        if _SHORTEST < duration_ns < _LONGEST:
+            at = self._at + int(log2(duration_ns) * OCTAVE) - _FIRST * OCTAVE
+        else:
+            at = self._at + (0 if duration_ns <= _SHORTEST else BUCKETS - 1)
+        words = self._words
+        words[at] = (words[at] + count) & _WORD  # of what another may have written there
 
 
 class Tally:
@@ -179,9 +184,11 @@ class Tally:
     def round_ends(self, duration_ns: int) -> None:
         """Time the answers of a round that lasted so long."""
         timed = self.requests - self.apart
-        if timed != self._in_rounds:
-            self.took(duration_ns, timed - self._in_rounds)
+        answers = timed - self._in_rounds
+        if answers:
             self._in_rounds = timed
+            self.answer_time += duration_ns * answers
+            self.answer_times.add(duration_ns, answers)
 
     def publish(self, words: memoryview, at: int) -> None:
         """Store every counter at word `at` of the segment."""
