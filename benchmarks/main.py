@@ -10,13 +10,14 @@ import resource
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from benchmarks.client import Failed
 from benchmarks.cpu import Vanished
+from benchmarks.extras import Extras
 from benchmarks.install import install, version
 from benchmarks.measure import CLIENT_CORE, SERVER_CORE, Bench, Sample
 from benchmarks.picture import draw
@@ -83,6 +84,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--load", metavar="FILE", type=Path, action="append", help=again)
     more = "one more server: pyserver of another checkout; may be repeated"
     parser.add_argument("--checkout", metavar="NAME=DIR", action="append", default=[], help=more)
+    extras = "measure idle connections, memory, latency below saturation and a second worker instead"
+    parser.add_argument("--extras", action="store_true", help=extras)
     return parser.parse_args(arguments)
 
 
@@ -95,6 +98,9 @@ def _run(options: argparse.Namespace) -> int:
         print("\n\n".join(shown(server) for server in _pick(options.show_config, known)))
         return 0
     servers = _pick(options.servers, known)
+    if options.extras:
+        print(plain(_extras(options, servers)))
+        return 0
     if options.load:
         record = merge([read(file) for file in options.load])
     else:
@@ -114,27 +120,38 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _measure(options: argparse.Namespace, servers: Sequence[Server], workloads: Sequence[Workload]) -> Record:
-    install(servers)
-    _raise_descriptor_limit()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     results: dict[str, Mapping[str, Sequence[Sample] | str]] = {}
     names = [server.name for server in servers]
-    with tempfile.TemporaryDirectory(prefix="pyserver-benchmarks-", ignore_cleanup_errors=True) as scratch:
-        folder = Path(scratch)
-        folder.chmod(0o755)  # servers that give up root read here
-        site = folder / "site"
-        site.mkdir()
-        make_site(site)
-        with closing(Bench(folder, site, options.seconds, options.nice)) as bench:
-            for workload in workloads:
-                results[workload.name] = bench.rounds(workload, servers, options.rounds)
-                told = [plain(cpu_table(results, [workload], names)), *reasons(results, [workload], names)]
-                print("\n".join(told), file=sys.stderr, flush=True)
+    with _prepared(servers) as folder, closing(Bench(folder, folder / "site", options.seconds, options.nice)) as bench:
+        for workload in workloads:
+            results[workload.name] = bench.rounds(workload, servers, options.rounds)
+            told = [plain(cpu_table(results, [workload], names)), *reasons(results, [workload], names)]
+            print("\n".join(told), file=sys.stderr, flush=True)
     how = (
-        f"{options.rounds} rounds of {options.seconds} s for each server, in turns; one worker, server on core "
+        f"Rounds: {options.rounds}, in turns, of {options.seconds} s for each server; one worker, server on core "
         f"{SERVER_CORE}, wrk on core {CLIENT_CORE}."
     )
     return Record(today(), machine(), how, {server.name: version(server) for server in servers}, results)
+
+
+def _extras(options: argparse.Namespace, servers: Sequence[Server]) -> list[list[str]]:
+    chosen = [server for server in servers if server.name != "floor"]  # it has one process, and no memory to speak of
+    with _prepared(chosen) as folder:
+        return Extras(folder, folder / "site", options.rounds, options.seconds, options.nice).rows(chosen)
+
+
+@contextmanager
+def _prepared(servers: Sequence[Server]) -> Iterator[Path]:
+    """Install what is compared, and make the files; the folder goes with the block, also when we are told to end."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    install(servers)
+    _raise_descriptor_limit()
+    with tempfile.TemporaryDirectory(prefix="pyserver-benchmarks-", ignore_cleanup_errors=True) as scratch:
+        folder = Path(scratch)
+        folder.chmod(0o755)  # servers that give up root read here
+        (folder / "site").mkdir()
+        make_site(folder / "site")
+        yield folder
 
 
 def _pick(text: str, table: dict[str, _T]) -> list[_T]:

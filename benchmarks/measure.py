@@ -94,12 +94,7 @@ class Bench:
         return self._instances[key]
 
     def _load(self, instance: Instance, workload: Workload, traffic: Traffic, seconds: int, number: int) -> Run:
-        script = [traffic.mode]
-        if traffic.requests:
-            requests = instance.setting.folder / f"requests-{workload.name}"
-            requests.write_bytes(b"\0".join(traffic.requests))
-            # New heads are new in every run: their numbers go on from here.
-            script += [str(requests), str(10**9 * (number + 1))]
+        script = script_of(instance, workload.name, traffic, number)
         options = [part for field in traffic.fields for part in ("--header", field)]
         url = f"http://127.0.0.1:{instance.setting.port}{traffic.path}"
         return load(url, workload.connections, seconds, options, script, CLIENT_CORE, self._niceness)
@@ -122,6 +117,16 @@ class Bench:
         if log is not None:
             _judge_log(log, lines + run.requests)
         return Sample(used / run.requests * 1e6, run.requests / run.seconds, run.p50_us, run.p99_us, used / took)
+
+
+def script_of(instance: Instance, name: str, traffic: Traffic, number: int) -> list[str]:
+    """Return the arguments for wrk.lua, in the run of this number."""
+    if not traffic.requests:
+        return [traffic.mode]
+    requests = instance.setting.folder / f"requests-{name}"
+    requests.write_bytes(b"\0".join(traffic.requests))
+    # New heads are new in every run: their numbers go on from here.
+    return [traffic.mode, str(requests), str(10**9 * (number + 1))]
 
 
 def check(instance: Instance, workload: Workload, traffic: Traffic) -> float:

@@ -1,9 +1,10 @@
 -- The requests of one run of wrk, and its figures as one line that benchmarks/client.py reads.
--- usage: wrk ... -s wrk.lua URL -- MODE FILE SEED
+-- usage: wrk ... -s wrk.lua URL -- MODE [FILE [SEED [PAUSE]]]
 --   plain                 wrk's own request (path of the URL, fields of -H)
 --   turns FILE            the requests of FILE, NUL between them, one after the other
 --   random FILE SEED      a request of FILE, by chance
 --   new FILE SEED         the request of FILE, each time with another number where it says @
+-- With PAUSE, each connection rests before a request, for so many ms on average.
 
 local requests, count, at = {}, 0, 0
 
@@ -24,6 +25,12 @@ end
 
 function init(args)
   local mode = args[1]
+  local pause = tonumber(args[4] or "0")
+  if pause > 0 then
+    function delay()
+      return math.random(0, 2 * pause)
+    end
+  end
   if mode == "plain" then
     return
   elseif mode == "new" then

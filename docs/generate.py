@@ -197,6 +197,11 @@ OF_AN_INSTANCE: Final = {
         "--config /etc/pyserver/pyserver.toml\n": (
             '--config /etc/pyserver/%i/pyserver.toml --set "server.instance=\\"%i\\""\n'
         ),
+        "ExecReload=/usr/bin/pyserver reload\n": (
+            "ExecReload=/usr/bin/pyserver reload --control /run/pyserver-control@%i.sock\n"
+        ),
+        "Sockets=pyserver.socket pyserver-control.socket\n": "Sockets=pyserver@%i.socket pyserver-control@%i.socket\n",
+        " -/run/pyserver-control.sock\n": " -/run/pyserver-control@%i.sock\n",
         "LogsDirectory=pyserver\n": "LogsDirectory=pyserver/%i\n",
         " +/var/log/pyserver ": " +/var/log/pyserver/%i ",
         "Also=pyserver.socket\n": "Also=pyserver@%i.socket\n",
@@ -210,6 +215,14 @@ OF_AN_INSTANCE: Final = {
         "pyserver.socket pyserver.service": "pyserver@blog.socket pyserver@blog.service",
         "ListenStream=80\nBindIPv6Only=both\n": "ListenStream=/run/pyserver@%i.sock\nRemoveOnStop=yes\n",
         "# One socket for IPv6 and IPv4. A port below 1024 asks nothing of the server: it never binds.\n": "",
+        "# A client is passed on when its request is there: who is silent wakes nobody for a second (TCP only).\n"
+        "DeferAcceptSec=1\n": "",
+    },
+    "pyserver-control.socket": {
+        "Description=pyserver control socket\n": "Description=pyserver control socket, %i\n",
+        "PartOf=pyserver.service\n": "PartOf=pyserver@%i.service\n",
+        "\nService=pyserver.service\n": "\nService=pyserver@%i.service\n",
+        "ListenStream=/run/pyserver-control.sock\n": "ListenStream=/run/pyserver-control@%i.sock\n",
     },
 }
 

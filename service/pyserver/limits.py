@@ -120,6 +120,14 @@ REPLACED_DRAIN_S: Final = 24 * 3600.0
 # Of what a rehearsal says, the last lines stand for the reason. A memory file holds it, so it needs a bound.
 REHEARSAL_SAID_MAX_BYTES: Final = 64 * KIB
 
+# Idle connections that are left with systemd over a restart, the newest; each costs PID 1 about 70 us, twice. The unit
+# allows that many and some (FileDescriptorStoreMax=).
+STORED_MAX: Final = 1024
+
+# ... so many in one message (SCM_RIGHTS allows 253), and so long is waited for systemd to take all of them.
+STORED_BATCH_MAX: Final = 64
+STORE_WITHIN_S: Final = 2.0
+
 # Orders that are open on the control socket at a time; each is a person or a program that waits for a reload.
 CONTROL_MAX: Final = 16
 

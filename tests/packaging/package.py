@@ -11,7 +11,10 @@ import subprocess
 
 from tests.packaging.builds import Builds
 from tests.systemd.machine import Machine
-from tests.systemd.service import UNITS, Service
+from tests.systemd.service import Service
+
+# What the package enables.
+BOTH = ("pyserver.socket", "pyserver.service")
 
 # Where the builds are seen in the machine.
 SHELF = "/packages"
@@ -63,10 +66,10 @@ class Package(Service):
 
     def enabled(self) -> list[str]:
         """Return what systemctl says of each of the two units: enabled, disabled, not-found."""
-        return [self.show("UnitFileState", unit) or "not-found" for unit in UNITS]
+        return [self.show("UnitFileState", unit) or "not-found" for unit in BOTH]
 
     def active(self) -> list[str]:
-        return [self.show("ActiveState", unit) for unit in UNITS]
+        return [self.show("ActiveState", unit) for unit in BOTH]
 
     def listener(self) -> str:
         """Return the identity of the socket that listens on port 80; "" if there is none."""

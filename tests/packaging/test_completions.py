@@ -64,11 +64,16 @@ def zsh(folder: Path) -> Complete:
     """zsh completes only on a terminal: one key after another, and what it lists is read off the screen."""
 
     def complete(line: str) -> set[str]:
-        process, terminal = pty.fork()
-        if process == 0:
-            os.chdir(folder / "here")
-            os.environ.update(TERM="dumb", PS1="", HOME=str(folder))
-            os.execvp("zsh", ["zsh", "-f", "-i"])
+        terminal, inner = pty.openpty()
+        process = subprocess.Popen(
+            ["setsid", "--ctty", "zsh", "-f", "-i"],
+            cwd=folder / "here",
+            env={**os.environ, "TERM": "dumb", "HOME": str(folder)},
+            stdin=inner,
+            stdout=inner,
+            stderr=inner,
+        )
+        os.close(inner)
         try:
             setup = [
                 f"fpath=({folder} $fpath)",
@@ -83,7 +88,8 @@ def zsh(folder: Path) -> Complete:
             screen = read_until(terminal, "LISTED\r\n")
         finally:
             os.close(terminal)
-            os.waitpid(process, 0)
+            process.kill()
+            process.wait()
         return {word.rstrip("/") for word in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen).split()}
 
     return complete

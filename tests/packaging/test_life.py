@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.packaging.package import Package
+from tests.packaging.package import APT, Package
 from tests.systemd.machine import wait_until
 
 pytestmark = [pytest.mark.systemd, pytest.mark.timeout(600)]  # the first one builds packages and a machine
@@ -54,7 +54,7 @@ def test_what_is_installed_is_whole(package: Package) -> None:
 def test_a_taken_port_is_told_and_chosen_anew(package: Package) -> None:
     output = package.machine.output
     holder = ("--service-type=exec", "--unit=holder", "python3", "-m", "http.server", "80")
-    output(*("apt-get", "install", "--yes", "python3"))
+    output(*APT, "install", "python3", within=300)
     output("systemd-run", *holder)
     wait_until(package.listener, 20, "port 80 is taken")
     try:
@@ -142,11 +142,11 @@ def test_an_upgrade_lets_a_download_finish(package: Package, long_download: "sub
     assert long_download.stdout is not None
     begun = long_download.stdout.read(65536)
     with package.start_apt(package.builds.next) as upgrade:
-        wait_until(lambda: package.says("stopping") or upgrade.poll() is not None, 60, "the old version is to go")
+        wait_until(lambda: package.says("stopping") or upgrade.poll() is not None, 300, "the old version is to go")
         received = begun + long_download.stdout.read()
-        assert upgrade.wait(120) == 0
+        assert upgrade.wait(300) == 0
     assert len(received) == 33554432
-    assert long_download.wait(20) == 0
+    assert long_download.wait(60) == 0
     assert package.get("/") == PAGE
     assert package.state() == f"installed {package.builds.next}"
 

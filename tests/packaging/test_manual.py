@@ -6,12 +6,16 @@ import subprocess
 import pytest
 from docs.commands import commands
 from docs.manual import EXAMPLES, pages
+from tests.packaging.builds import need_tools
+from tests.packaging.conftest import required
 
 from pyserver.config import OPTIONS, load
 
 
 def shown(page: str) -> str:
     """Return a page as a reader sees it; groff warns of what is not in form."""
+    with required():
+        need_tools("groff")
     argv = ("groff", "-man", "-Tutf8", "-ww", "-P-cbou", "-rLL=120n")
     done = subprocess.run(argv, check=True, input=page, capture_output=True, text=True)
     assert done.stderr == ""

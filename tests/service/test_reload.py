@@ -298,6 +298,18 @@ def test_systemd_is_told(serve: Serve) -> None:
     wait_until(lambda: any("WATCHDOG" in each.values for each in server.notifications[mark:]), 15)
 
 
+def test_pings_go_on_although_lives_are_short(serve: Serve) -> None:
+    """Reloads may follow each other faster than the master ticks; systemd would take it for hung."""
+    server = serve(watchdog=20, dev=False)
+    end = time.monotonic() + 4
+    while time.monotonic() < end:
+        reloaded(server)
+    assert server.look().reloads >= 2
+    pings = [each.at for each in server.notified("WATCHDOG")]
+    assert len(pings) >= 2
+    assert pings[-1] > end - 3
+
+
 def test_stop_during_a_reload(serve: Serve) -> None:
     """Whatever step the signal meets, also in the instant when nobody is there to take it."""
     for delay in (0, 0.1, 0.2, 0.3, 0.4, 0.6):

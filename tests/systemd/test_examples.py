@@ -213,6 +213,18 @@ def test_an_instance_is_as_confined_as_the_service(instances: Service) -> None:
     assert set(protections.values()) == {True}
 
 
+def test_an_instance_is_reloaded_by_itself(instances: Service) -> None:
+    machine = instances.machine
+    instances.start()
+    machine.output("systemctl", "start", "pyserver@blog")
+    machine.write("/srv/blog-2/index.html", "blog, new\n")
+    config = CONFIG.replace("/var/www/pyserver", "/srv/blog-2").replace("/access.log", "/blog/access.log")
+    machine.write("/etc/pyserver/blog/pyserver.toml", config)
+    machine.output("systemctl", "reload", "pyserver@blog")
+    assert page_of(instances, "blog") == "blog, new\n"
+    assert instances.get("/") == PAGE
+
+
 def test_a_port_for_an_instance(instances: Service) -> None:
     machine = instances.machine
     drop_in = f"{UNITS}/pyserver@blog.socket.d/port.conf"

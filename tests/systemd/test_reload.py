@@ -1,6 +1,8 @@
 """systemctl reload, typed as an administrator would: nobody notices, or nothing has changed and it says why."""
 
+import json
 import re
+from typing import Any
 
 import pytest
 from tests.systemd.machine import CommandError, wait_until
@@ -91,3 +93,55 @@ def test_a_killed_master_after_a_reload_comes_back(service: Service) -> None:
     assert service.main_pid() != master
     reload(service)
     service.get("/")
+
+
+# -- restart: what goes by way of the descriptor store ---------------------------------------------------
+
+
+def test_twenty_restarts_under_load_cut_no_idle_connection(service: Service) -> None:
+    service.start()
+    with service.clients(idle=200) as seen:
+        for _ in range(20):
+            service.machine.output("systemctl", "restart", "pyserver")
+            service.get("/")  # no start is ended before it has served: who waits would wait for several
+    assert seen.failures == []
+    assert seen.idle == {"lives": 200}
+    assert min(seen.answered.values()) > 20
+    assert seen.longest < 10, "a machine that stands still, not a client that was forgotten"
+    print(f"20 restarts: {seen.answered} answered, the longest wait {seen.longest * 1000:.0f} ms")
+    assert service.says(r"^20\d idle connections of an earlier start go on$")
+
+
+def test_a_stop_closes_what_is_idle(service: Service) -> None:
+    """What was left with systemd for a restart is not kept for ever."""
+    service.start()
+    with service.clients(idle=3, one_shot=0, keep_alive=0) as seen:
+        service.stop()
+        assert service.says("^3 idle connections left with systemd$")
+    assert sum(seen.idle.values()) == 3
+    assert seen.idle.keys() <= {"Truncated", "Reset"}
+
+
+def test_totals_survive_restart_and_kill_and_say_since_when(service: Service) -> None:
+    service.start()
+    first = status(service)
+    for _ in range(5):
+        service.get("/")
+    service.machine.output("systemctl", "restart", "pyserver")
+    service.get("/")
+    service.kill(service.main_pid())
+    service.get("/")
+    service.machine.output("systemctl", "reload", "pyserver")
+    service.get("/")
+    wait_until(lambda: status(service)["totals"]["requests"] == 8, 10, "all eight counted")
+    assert status(service)["since"] == first["since"]
+    service.stop()
+    service.machine.output("sleep", "1.1")  # since is told in seconds
+    service.start()
+    assert status(service)["totals"]["requests"] == 0
+    assert status(service)["since"] > first["since"]
+
+
+def status(service: Service) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(service.machine.output("pyserver", "status", "--json"))
+    return found

@@ -10,7 +10,7 @@ VALUES = {name: value for name, value in vars(limits).items() if name.isupper()}
 SOURCE = Path(limits.__file__).read_text("utf-8")
 
 # What else tells what is counted.
-UNITS = re.compile(r"_(BYTES|S|PER_S|CHARACTERS|MAX|DESCRIPTORS|ROUNDS|ROWS|TRIES)$")
+UNITS = re.compile(r"_(BYTES|S|PER_S|CHARACTERS|MAX|DESCRIPTORS|OBJECTS|ROUNDS|ROWS|TRIES)$")
 COUNTED = {"KIB", "MIB", "BACKLOG", "MUTEX_PATIENCE_MASTER_S", "RELOAD_SHARE"}
 
 

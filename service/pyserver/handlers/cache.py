@@ -33,7 +33,6 @@ class Entry:
     __slots__ = (
         "absent",
         "added",
-        "bare",
         "changed_at",
         "coding",
         "content",
@@ -55,7 +54,6 @@ class Entry:
         "plain_at",
         "read_at",
         "ready",
-        "ready_at",
         "settled",
         "siblings",
         "size",
@@ -99,9 +97,9 @@ class Entry:
         self.negotiated = False  # there are, or may be
         self.folder: Stamp | None = None  # of its folder, while no sibling can appear there unnoticed
         self.absent = _NOTHING  # codings that had no sibling there
-        self.ready: dict[bytes, Response] = {}  # plain answers by the value of Accept-Encoding
-        self.bare: Response | None = None  # that without the field
-        self.ready_at = 0  # clock.second of them
+        # Which of them is for a value of Accept-Encoding, or for no such field (None). None means this one itself: it
+        # shall go with its last user and not wait for the collector.
+        self.ready: dict[bytes | None, Entry | None] = {}
 
     def keep_content(self, content: bytes, second: int) -> None:
         """Hold the content, read at `second`; what was prepared from an earlier reading goes."""
@@ -117,9 +115,8 @@ class Entry:
         self.forget_ready()
 
     def forget_ready(self) -> None:
-        """Let go of which answer is whose."""
+        """Let go of which variant is whose."""
         self.ready.clear()
-        self.bare = None
 
     def keep_plain(self, answer: Response, head_bytes: int) -> None:
         """Hold the answer to a plain GET of the second of the last look; its wire is now the only copy."""
@@ -128,15 +125,10 @@ class Entry:
         if self.content is not None:
             self.content = memoryview(answer.wire)[head_bytes:]
 
-    def keep_ready(self, accept_encoding: bytes | None, answer: Response, second: int) -> None:
-        """Hold the plain answer for whoever accepts the same codings in this second."""
-        if self.ready_at != second:
-            self.forget_ready()
-            self.ready_at = second
-        if accept_encoding is None:
-            self.bare = answer
-        elif len(self.ready) < _READY_MAX and len(accept_encoding) <= _READY_VALUE_MAX_BYTES:
-            self.ready[accept_encoding] = answer
+    def keep_ready(self, accept_encoding: bytes | None, chosen: "Entry") -> None:
+        """Hold which variant is for whoever accepts the same codings, until what there is changes."""
+        if len(self.ready) < _READY_MAX and len(accept_encoding or b"") <= _READY_VALUE_MAX_BYTES:
+            self.ready[accept_encoding] = None if chosen is self else chosen
 
     @property
     def weight(self) -> int:

@@ -62,6 +62,7 @@ def renewed(
         entry.folder = _quiet(found.siblings.folder, second)
     if entry is new:
         entry.makeable = CAN_MAKE if compress and is_worth_coding(entry) else ()
+    entry.forget_ready()
     negotiated = bool(entry.siblings or entry.makeable)
     if entry is new or negotiated != entry.negotiated:
         entry.negotiated = negotiated

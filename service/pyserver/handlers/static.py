@@ -133,22 +133,21 @@ class StaticSite:
         # The short cut, taken by most requests of a busy site: the full way has built the plain answer of this path in
         # this very second, and nothing in this request asks for another. The full way would return the same object.
         # (A raw path that is the cleaned path of an entry cleans to itself: those with a "%" have no plain answer.)
-        entry = self._cached(request.path)
+        entry, second = self._cached(request.path), self.clock.second
         if (
             entry is not None
-            and entry.ready_at == self.clock.second
+            and entry.looked_at == second
             and keep
             and request.minor == 1
             and request.method == b"GET"
             and (entry.file is None or entries.is_true(entry))
         ):
             fields = request.fields
-            if not fields:
-                if entry.bare is not None:
-                    return entry.bare
-            elif len(fields) == 1 or self._decisive.isdisjoint(fields):
-                try:  # what browsers send; a get() of the second would cost what the rest does
-                    return entry.ready[fields[b"accept-encoding"]]
+            if not fields or self._decisive.isdisjoint(fields):
+                try:
+                    chosen = entry.ready[fields.get(b"accept-encoding")] or entry
+                    if chosen.plain_at == second and chosen.plain is not None:
+                        return chosen.plain
                 except KeyError:
                     pass
         return self._full_way(request, lifecycle.connection_field(request.minor, keep))
@@ -234,6 +233,8 @@ class StaticSite:
             return False
         for each in (entry, *entry.made.values()):
             each.looked_at = second
+        if len(entry.made) < len(entry.makeable):
+            entry.forget_ready()  # who would be better served by what is not made yet shall ask for it again
         self._cache.touch(entry.path)
         return True
 
@@ -334,7 +335,7 @@ class StaticSite:
         if self._decisive.isdisjoint(fields):
             answer = self._whole(request, connection, chosen)
             if answer is chosen.plain:
-                entry.keep_ready(fields.get(b"accept-encoding"), answer, second)
+                entry.keep_ready(fields.get(b"accept-encoding"), chosen)
             return answer
 
         status = conditional.evaluate(fields, chosen.etag, chosen.modified, request.method, second)

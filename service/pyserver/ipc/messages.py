@@ -26,6 +26,7 @@ class Drain(IntEnum):
     """What becomes of connections, when a worker drains, once nothing of a request or an answer is under way."""
 
     CLOSE = 0  # they are closed; answers that are still to come say so
+    STORE = 2  # those between two requests go back at once, to be left to a next server; the others as in CLOSE
     MOVE = 1  # they go back to the master, whenever that is: other workers go on with them
 
 

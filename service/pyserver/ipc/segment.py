@@ -22,6 +22,7 @@ import os
 import re
 import struct
 import time
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, Self
@@ -29,7 +30,7 @@ from typing import Final, Self
 import posix_ipc
 
 from pyserver.ipc import semaphores
-from pyserver.ipc.stats import CELLS
+from pyserver.ipc.stats import CELLS, fold
 
 MAGIC: Final = int.from_bytes(b"pyserver", "little")
 VERSION: Final = 3
@@ -170,6 +171,28 @@ class Segment:
         except (OSError, ValueError) as error:
             raise SegmentError(f"cannot map the segment that was handed over: {error}") from error
         return cls(name, mapping, slots, fd)
+
+    def inherit(self, fd: int) -> bool:
+        """Begin with the totals of an earlier server, whose segment this is; False if it is of another kind."""
+        try:
+            with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as mapping:
+                left = array("Q", bytes(mapping)) if len(mapping) % WORD == 0 else array("Q")
+        except (OSError, ValueError):
+            return False
+        if len(left) < ROWS or (left[HEADER["magic"]], left[HEADER["version"]]) != (MAGIC, VERSION):
+            return False
+        slots = left[HEADER["slots"]]
+        if len(left) != words_for(slots):
+            return False
+        words = memoryview(left)
+        rows = [ROWS + slot * ROW_WORDS + ROW_COUNTERS for slot in range(slots)]
+        for row in rows:
+            fold(words, HEADER["fold"], TOTALS, row)
+        end = TOTALS + CELLS
+        self.words[TOTALS:end] = words[TOTALS:end]
+        for name in ("since", "restarts"):
+            self.words[HEADER[name]] = words[HEADER[name]]
+        return True
 
     def descriptors(self) -> list[int]:
         """Return this process's descriptors of it, to be handed over: the lock goes with the first that is closed.

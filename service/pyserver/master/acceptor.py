@@ -115,6 +115,11 @@ class Acceptor:
         self._returned.append((descriptors, message))
         self._pass_on_returned()
 
+    def give_up_returned(self) -> list[tuple[list[int], Message]]:
+        """Return, to be left to others, what was given back and not passed on."""
+        returned, self._returned = self._returned, []
+        return returned
+
     @property
     def laden(self) -> bool:
         """Whether something that was given back could not be passed on yet: no more should be taken back."""

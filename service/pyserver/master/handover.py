@@ -77,6 +77,9 @@ class Handover(NamedTuple):
 
     version: str  # of who wrote it
     began: float  # monotonic: the reload
+    ticked: (
+        float  # monotonic: the last tick; lives may follow each other faster than ticks, and systemd wants its pings
+    )
     crew: int  # that serves
     listeners: list[HandedListener]
     control: HandedListener | None

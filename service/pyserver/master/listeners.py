@@ -19,6 +19,7 @@ from pyserver.config import Address
 from pyserver.ipc.assignment import ADMIN
 from pyserver.limits import BACKLOG, LISTENERS_MAX
 from pyserver.sd.activation import ActivationError, adopt
+from pyserver.sd.fdstore import Stored
 
 # What to write instead, by what bind(2) said.
 _INSTEAD: Final = {
@@ -77,10 +78,15 @@ def _identity(path: str) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def adopt_or_bind(environ: MutableMapping[str, str], addresses: Iterable[Address]) -> list[Listener]:
-    """Return what systemd handed over; if nothing of it is for clients, bind `addresses` too. Raises ListenError."""
+def adopt_or_bind(
+    environ: MutableMapping[str, str], addresses: Iterable[Address], stored: list[Stored] | None = None
+) -> list[Listener]:
+    """Return what systemd handed over; if nothing of it is for clients, bind `addresses` too. Raises ListenError.
+
+    What an earlier start has left with systemd is put into `stored`.
+    """
     try:
-        adopted = [Listener(one.name, one.listener, adopted=True) for one in adopt(environ)]
+        adopted = [Listener(one.name, one.listener, adopted=True) for one in adopt(environ, stored)]
     except ActivationError as error:
         raise ListenError(str(error)) from error
     if len(adopted) > LISTENERS_MAX:

@@ -45,6 +45,9 @@ from pyserver.limits import (
     SLOTS_MAX,
     START_TRIES,
     STOP_MARGIN_S,
+    STORE_WITHIN_S,
+    STORED_BATCH_MAX,
+    STORED_MAX,
     TICK_S,
 )
 from pyserver.master import children, handover
@@ -55,7 +58,8 @@ from pyserver.master.listeners import CONTROL, Listener, ListenError, adopt_or_b
 from pyserver.master.rehearsal import rehearse
 from pyserver.master.reload import Reload
 from pyserver.master.supervisor import Event, Place, Rules, State, decide, fresh, rest, silent_for
-from pyserver.sd import journal
+from pyserver.sd import fdstore, journal
+from pyserver.sd.fdstore import Stored
 from pyserver.sd.journal import NOTICE
 from pyserver.sd.notify import Notifier
 
@@ -125,6 +129,7 @@ class Master:
         self._crew = 1  # the workers that serve
         self._coming: int | None = None  # those that shall follow them: they have not all said READY yet
         self._handed = handed
+        self._restarts = 0
 
         with contextlib.ExitStack() as undo:
             self._open(undo, handed)
@@ -139,7 +144,6 @@ class Master:
         self._requests = 0
         self._ready = False  # READY=1 was said
         self._failed_starts = 0
-        self._restarts = 0
         self._status: int | None = None  # the exit status, once it is decided to stop
         self._deadline = 0.0  # of the drain
         self._forced = False  # those that have not gone by now are killed
@@ -155,7 +159,10 @@ class Master:
 
     def _open(self, undo: contextlib.ExitStack, handed: Handover | None) -> None:
         """Take up all that has to be given back; `undo` knows how, at whatever step this fails."""
-        listeners = adopt_or_bind(os.environ, self._config.listen) if handed is None else _handed_listeners(handed)
+        stored: list[Stored] = []
+        listeners = (
+            adopt_or_bind(os.environ, self._config.listen, stored) if handed is None else _handed_listeners(handed)
+        )
         for listener in listeners:
             undo.callback(listener.close)
         self._listeners = [listener for listener in listeners if listener.name != CONTROL]
@@ -194,9 +201,46 @@ class Master:
         for index, listener in enumerate(self._listeners):
             # Registered by the acceptor, as long as a client could be taken.
             self._readers[listener.fileno()] = functools.partial(self._on_clients, index)
+        self._parked: list[
+            tuple[int, int]
+        ] = []  # on the way out: descriptor, listener of who waits between two requests
+        self._storing = False
+        if handed is None:
+            self._take_stored(stored)
         self._reload = Reload(self._notifier, self._rules.start_within, handed)
         undo.callback(self._reload.forget)
         self._control = self._open_control(undo, listeners)
+
+    def _take_stored(self, stored: list[Stored]) -> None:
+        """Go on with what an earlier start has left with systemd, and leave there what the next one shall have."""
+        connections = 0
+        for one in stored:
+            if one.name == fdstore.SEGMENT:
+                self._segment.inherit(one.descriptor)
+                os.close(one.descriptor)
+            else:
+                connections += self._take_stored_connection(one)
+        if connections:
+            log.info("%d idle connections of an earlier start go on", connections)
+        for name in {one.name for one in stored}:
+            self._notifier.unstore(name)
+        self._restarts = self._words[HEADER["restarts"]]
+        self._notifier.store(fdstore.SEGMENT, [self._segment.descriptors()[0]])
+
+    def _take_stored_connection(self, one: Stored) -> bool:
+        try:
+            client = socket.socket(fileno=one.descriptor)
+        except OSError:
+            os.close(one.descriptor)
+            return False
+        client.set_inheritable(False)
+        for index, origin in enumerate(self._origins):
+            if fdstore.parked_name(origin.name) == one.name and origin.family == client.family:
+                message = Message(Kind.PARKED, 0, index, 1, 0, time.monotonic_ns())
+                self._acceptor.carry_on([client.detach()], message, counted=False)
+                return True
+        client.close()
+        return False
 
     def _open_control(self, undo: contextlib.ExitStack, listeners: list[Listener]) -> Control | None:
         """Listen for orders: where systemd says, or else at the address that follows the segment's name."""
@@ -254,6 +298,7 @@ class Master:
                 reader = self._readers.get(descriptor)
                 if reader is not None:  # it may have gone with an earlier event of this round
                     reader()
+        self._store_parked()
         log.info("stopped")
         return self._status or 0
 
@@ -344,6 +389,9 @@ class Master:
                 self._unwatch(end.fileno())
                 self._unheard.add(slot)
             return True
+        if message.kind is Kind.PARKED and self._storing and message.listener < len(self._origins):
+            self._parked += [(descriptor, message.listener) for descriptor in descriptors]
+            return True
         for descriptor in descriptors:
             os.close(descriptor)
         if message.kind is Kind.ROOM:
@@ -380,6 +428,8 @@ class Master:
     def _on_exit(self, slot: int) -> None:
         """A worker's pidfd is readable: it is gone."""
         self._attend_at = 0.0
+        while self._on_report(slot):  # what it gave back before it went
+            pass
         child = self._children[slot]
         pidfd = child.pidfd
         ending = children.reap(child)
@@ -603,6 +653,8 @@ class Master:
                 channel.worker_end.close()
         for child in self._children.values():
             os.close(child.pidfd)
+        for descriptor, _ in self._parked:
+            os.close(descriptor)
         place = self._places[slot]
         return self._enter_worker(
             Assignment(
@@ -734,6 +786,7 @@ class Master:
 
         return Handover(
             version=__version__,
+            ticked=self._ticked,
             crew=self._crew,
             listeners=[listener(one) for one in self._listeners],
             control=None if self._control is None else HandedListener(CONTROL, self._control.listener.fileno(), True),
@@ -778,7 +831,7 @@ class Master:
 
     def _take_up(self, handed: Handover) -> None:
         """Go on where the earlier life of this process ended, and enlist the new crew."""
-        self._crew, self._ready = handed.crew, True
+        self._crew, self._ready, self._ticked = handed.crew, True, handed.ticked
         self._restarts, self._requests = handed.restarts, handed.requests
         self._acceptor.pauses, self._acceptor.saturations = handed.pauses, handed.saturations
         self._owed = [(slot, Kind(kind)) for slot, kind in handed.owed]
@@ -874,6 +927,7 @@ class Master:
             channel.close()
             self._queue.forget(slot)
             self._replaced.remove(slot)
+            self._unheard.discard(slot)
             del self._channels[slot], self._places[slot]
             for word in ("crew", "state", "pid"):
                 self._words[self._segment.row(slot, word)] = 0
@@ -907,6 +961,11 @@ class Master:
         log.log(NOTICE, "%s: stopping, %d connections open, at most %g s", why, open_now, drain)
         self._notifier.stopping(f"draining, {open_now} connections open")
         self._notifier.extend_timeout(drain + STOP_MARGIN_S)
+        # Whether another start follows is known to systemd alone: after a stop it closes what it was given.
+        self._storing = status == 0 and why == signal.SIGTERM.name and self._notifier.wanted
+        if self._storing:
+            for descriptors, message in self._acceptor.give_up_returned():
+                self._parked += [(descriptor, message.listener) for descriptor in descriptors]
         self._acceptor.finish()
         self._reload.cancel("the server is stopping")
         for place in self._places.values():
@@ -921,7 +980,7 @@ class Master:
                 if place.state in (State.STARTING, State.READY):
                     self._happened(place, "drain", now)
                 if place.state is State.DRAINING:  # by a reload perhaps, with far more time
-                    self._drain(place.slot, self._deadline, Drain.CLOSE)
+                    self._drain(place.slot, self._deadline, Drain.STORE if self._storing else Drain.CLOSE)
         running = [place for place in self._places.values() if place.runs]
         held = self._acceptor.held
         over = now >= self._deadline + (CUT_GRACE_S if running else 0.0)
@@ -930,6 +989,25 @@ class Master:
             log.warning("drain deadline passed, cutting %d connections", cut)
             self._force()
         return not running and (over or not (held or self._refill()))
+
+    def _store_parked(self) -> None:
+        """Leave those who wait between two requests with systemd, for a server that may follow: the newest of them."""
+        for descriptor, _ in self._parked[:-STORED_MAX]:
+            os.close(descriptor)
+        self._parked = self._parked[-STORED_MAX:]
+        until = time.monotonic() + STORE_WITHIN_S
+        for listener, origin in enumerate(self._origins):
+            name = fdstore.parked_name(origin.name)
+            descriptors = [descriptor for descriptor, of in self._parked if of == listener]
+            for at in range(0, len(descriptors), STORED_BATCH_MAX):
+                batch = descriptors[at : at + STORED_BATCH_MAX]
+                if not self._notifier.store_within(name, batch, until - time.monotonic()):
+                    log.warning("systemd did not take %d idle connections in time, closing them", len(descriptors) - at)
+                    break
+        for descriptor, _ in self._parked:
+            os.close(descriptor)
+        if self._parked:
+            log.info("%d idle connections left with systemd", len(self._parked))
 
     def _force(self) -> None:
         self._deadline = time.monotonic()

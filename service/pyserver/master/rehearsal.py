@@ -64,7 +64,8 @@ class Rehearsal:
         ending = children.reap(self._child)
         if ending is None:
             return None
-        text = os.pread(self._said, REHEARSAL_SAID_MAX_BYTES, 0).decode(errors="backslashreplace")
+        begin = max(0, os.fstat(self._said).st_size - REHEARSAL_SAID_MAX_BYTES)
+        text = os.pread(self._said, REHEARSAL_SAID_MAX_BYTES, begin).decode(errors="backslashreplace")
         os.close(self._said)
         lines = [_LINE_BEGIN.sub("", line).strip() for line in text.splitlines()]
         lines = [line for line in lines if line]

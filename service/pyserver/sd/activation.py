@@ -12,6 +12,8 @@ import stat
 from collections.abc import MutableMapping
 from typing import Final, NamedTuple
 
+from pyserver.sd.fdstore import Stored, is_stored
+
 # What FileDescriptorName= may say, and so what a listener is for.
 KNOWN: Final = ("http", "control", "admin")
 
@@ -37,9 +39,10 @@ class Adopted(NamedTuple):
     listener: socket.socket
 
 
-def adopt(environ: MutableMapping[str, str]) -> list[Adopted]:
+def adopt(environ: MutableMapping[str, str], stored: list[Stored] | None = None) -> list[Adopted]:
     """Return the listeners that were handed to this process, in the order they came, which means nothing.
 
+    What an earlier start of the service has left in the descriptor store is put into `stored`, or closed.
     `environ` is os.environ: libsystemd reads the variables of the process itself. They are gone from it afterwards,
     so that no child takes itself to be activated.
     """
@@ -49,6 +52,14 @@ def adopt(environ: MutableMapping[str, str]) -> list[Adopted]:
     finally:
         for variable in VARIABLES:
             environ.pop(variable, None)
+    kept = [Stored(name, descriptor) for descriptor, name in named.items() if is_stored(name)]
+    for one in kept:
+        del named[one.descriptor]
+    if stored is None:
+        for one in kept:
+            os.close(one.descriptor)
+    else:
+        stored += kept
     return _adopt_all(named)
 
 

@@ -8,10 +8,13 @@ Fails:   never; what does not get through is dropped and counted. READY and STOP
 Used by: master.main.
 """
 
+import array
 import os
 import re
+import select
+import socket
 import time
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -70,6 +73,35 @@ class Notifier:
     def extend_timeout(self, seconds: float) -> bool:
         """Ask for so many more seconds from now to start or stop in."""
         return self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
+
+    def store(self, name: str, descriptors: Sequence[int]) -> bool:
+        """Leave descriptors with systemd for the next start of the service; see sd.fdstore."""
+        if not self.wanted or self._way is None:
+            return False
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
+        try:
+            self._way.socket.sendmsg([f"FDSTORE=1\nFDNAME={name}".encode()], [rights], socket.MSG_NOSIGNAL)
+        except OSError:
+            self.dropped += 1
+            return False
+        return True
+
+    def store_within(self, name: str, descriptors: Sequence[int], seconds: float) -> bool:
+        """The same, but wait a bounded time for systemd: on the way out, when nobody else waits for us."""
+        end = time.monotonic() + seconds
+        poll = select.poll()
+        if self._way is not None:
+            poll.register(self._way.socket, select.POLLOUT)
+        while not self.store(name, descriptors):
+            left = end - time.monotonic()
+            if left <= 0 or not self.wanted:
+                return False
+            poll.poll(max(1.0, min(left, 0.05) * 1000))
+        return True
+
+    def unstore(self, name: str) -> bool:
+        """Let systemd close what it has under a name."""
+        return self._send(f"FDSTOREREMOVE=1\nFDNAME={name}")
 
     def environment(self) -> dict[str, str]:
         """Return what was taken out of the environment, for this process when it executes itself anew."""

@@ -293,8 +293,12 @@ class Connections:
                 self._return(connection)
             return
         self._memo.close()
-        for connection in tuple(self.returning):
-            self.close(connection)
+        if how == Drain.STORE:
+            for connection in [each for each in self.table.values() if each.idle and each.answered]:
+                self._return(connection)
+        else:
+            for connection in tuple(self.returning):
+                self.close(connection)
         grace = self._clock.now + DRAIN_GRACE_S
         for connection in [each for each in self.table.values() if each.idle]:
             # Its next request may have arrived this moment: look, and answer it with `Connection: close`.

@@ -34,6 +34,7 @@ from pyserver.ipc.segment import (
     sweep,
     words_for,
 )
+from pyserver.ipc.stats import Tally, index_of, read_buckets
 
 SERVICE = Path(__file__).parents[3] / "service"
 
@@ -378,3 +379,52 @@ def test_what_was_handed_over_is_the_same_and_still_locked(segment: Segment) -> 
     assert run_forked(lambda: 0 if dict(found())[segment.name] else 1) == 0, "the lock says that we live"
     adopted.words.release()
     os.close(copies[0])
+
+
+# -- left by an earlier server ----------------------------------------------------------------------------
+
+
+def counted(segment: Segment, slot: int, requests: int) -> None:
+    tally = Tally()
+    tally.attach(segment.words, segment.counters(slot))
+    tally.requests, tally.connections_open = requests, 3
+    tally.took(5_000, requests)
+    tally.publish(segment.words, segment.counters(slot))
+
+
+def test_totals_of_an_earlier_server_go_on(segment: Segment) -> None:
+    counted(segment, 0, 40)
+    counted(segment, 3, 2)
+    segment.words[TOTALS + index_of("requests")] = 1000
+    segment.words[HEADER["since"]] = 4711
+    segment.words[HEADER["restarts"]] = 5
+    later = Segment.create(2, 8)
+    assert later.inherit(segment.descriptors()[0])
+    assert later.words[TOTALS + index_of("requests")] == 1042
+    assert sum(read_buckets(later.words, TOTALS, [])["answer_time"]) == 42
+    assert later.words[TOTALS + index_of("connections_open")] == 0, "nobody is connected to it yet"
+    assert (later.words[HEADER["since"]], later.words[HEADER["restarts"]]) == (4711, 5)
+    assert (later.words[HEADER["slots"]], later.words[HEADER["master_pid"]]) == (2, os.getpid())
+    assert segment.words[segment.counters(0) + index_of("requests")] == 40, "it is only looked at"
+    later.close()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"x" * 100,
+        b"x" * 4096,
+        header(version=VERSION + 1),
+        header(magic=1),
+        header(slots=3),
+        header(slots=2**64 - 1),
+    ],
+)
+def test_what_is_no_segment_of_ours_is_not_gone_on_with(segment: Segment, tmp_path: Path, content: bytes) -> None:
+    before = segment.words[: len(segment.words)].tolist()
+    path = tmp_path / "left"
+    path.write_bytes(content)
+    with path.open("rb") as file:
+        assert not segment.inherit(file.fileno())
+    assert segment.words.tolist() == before

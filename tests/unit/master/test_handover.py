@@ -18,6 +18,7 @@ PLACE = HandedPlace(
 ALL = Handover(
     version="0.1",
     began=12.5,
+    ticked=12.25,
     crew=2,
     listeners=[HandedListener("http", 3, True), HandedListener("http", 4, False)],
     control=HandedListener("control", 5, True),

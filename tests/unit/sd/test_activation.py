@@ -118,6 +118,31 @@ def test_unnamed_is_http(tcp4: socket.socket, names: str | None) -> None:
     assert left == []
 
 
+STORED = """
+import json, os
+from pyserver.sd.activation import adopt
+stored = []
+listeners = adopt(os.environ, stored)
+names = [[one.name, os.path.exists(f"/proc/self/fd/{one.descriptor}")] for one in stored]
+print(json.dumps([names, [one.name for one in listeners], False, []]))
+for one in listeners:
+    one.listener.close()
+"""
+
+
+def test_what_an_earlier_start_has_stored_is_no_listener(tcp4: socket.socket) -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        given = [here.fileno(), tcp4.fileno(), there.fileno()]
+        names = for_us(3, "parked-http:http:segment")
+        found, listeners, _, _ = run(given, names, STORED)
+        assert found == [["parked-http", True], ["segment", True]]
+        assert listeners == ["http"]
+        result, _, _, still = run(given, names)
+        assert [row[0] for row in result] == ["http"]
+        assert still == [], "closed where nobody wants it"
+
+
 def test_unknown_name_is_refused_with_what_to_write(tcp4: socket.socket, unix: socket.socket) -> None:
     result, left, _, still = run([tcp4.fileno(), unix.fileno()], for_us(2, "http:https"))
     assert result == (

@@ -3,6 +3,7 @@
 import os
 import select
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -210,3 +211,47 @@ def test_watchdog_period(given: dict[str, str], period: float | None) -> None:
     environ = dict(given)
     assert Notifier(environ).watchdog_period == period
     assert environ == {}
+
+
+def test_descriptors_are_left_with_the_manager(manager: socket.socket, tmp_path: Path) -> None:
+    path = tmp_path / "kept"
+    path.write_text("content")
+    with told(manager) as notifier, path.open() as one, path.open() as two:
+        assert notifier.store("parked-http", [one.fileno(), two.fileno()])
+        text, descriptors, _, _ = socket.recv_fds(manager, 8192, 10)
+        assert text == b"FDSTORE=1\nFDNAME=parked-http"
+        assert [os.pread(each, 100, 0) for each in descriptors] == [b"content"] * 2
+        for each in descriptors:
+            os.close(each)
+        assert notifier.unstore("parked-http")
+        assert received(manager) == ["FDSTOREREMOVE=1\nFDNAME=parked-http"]
+
+
+def test_storing_waits_for_a_stalled_manager_but_not_for_ever(manager: socket.socket) -> None:
+    with told(manager) as notifier:
+        fill(notifier)
+        began = time.monotonic()
+        assert not notifier.store_within("segment", [0], 0.3)
+        assert 0.3 <= time.monotonic() - began < 5
+        reader = threading.Timer(0.2, lambda: received(manager))
+        reader.start()
+        assert notifier.store_within("segment", [0], 20)
+        reader.join()
+
+
+def test_nothing_is_stored_without_a_manager() -> None:
+    notifier = Notifier({})
+    assert not notifier.store("segment", [0])
+    assert not notifier.store_within("segment", [0], 20)
+
+
+def test_a_reload_has_its_time_and_the_environment_comes_back(manager: socket.socket) -> None:
+    given = environ(manager) | {"WATCHDOG_USEC": "4000000"}
+    before = time.monotonic_ns() // 1000
+    notifier = Notifier(given)
+    notifier.reloading("reloading")
+    state, stamp, status = received(manager)[0].split("\n")
+    assert (state, status) == ("RELOADING=1", "STATUS=reloading")
+    assert before <= int(stamp.removeprefix("MONOTONIC_USEC=")) <= time.monotonic_ns() // 1000
+    assert given | notifier.environment() == environ(manager) | {"WATCHDOG_USEC": "4000000"}
+    notifier.close()
