@@ -17,6 +17,7 @@ from ipaddress import IPv4Address
 from typing import Final, NamedTuple
 
 from pyserver.clock import Clock
+from pyserver.handlers import dashboard
 from pyserver.handlers.static import LookAgain, Pending
 from pyserver.http import lifecycle
 from pyserver.http.dates import imf_fixdate
@@ -27,7 +28,7 @@ from pyserver.ipc.observe import Snapshot, as_document
 Exposition = Callable[[Snapshot, str], tuple[str, bytes]]
 
 _TEXT: Final = "text/plain; charset=utf-8"
-_INDEX: Final = "/metrics\n/status.json\n/healthz\n/readyz\n"
+_INDEX: Final = "/\n/metrics\n/status.json\n/healthz\n/readyz\n"
 _NO_LIBRARY: Final = "There are no metrics: the library prometheus_client is missing (python3-prometheus-client).\n"
 _ELSEWHERE: Final = "Ask for localhost or for an address: names are not answered here.\n"
 
@@ -41,6 +42,7 @@ class Page(NamedTuple):
     status: int
     kind: str
     content: bytes
+    policy: bytes = b"default-src 'none'; frame-ancestors 'none'"
 
 
 class Status:
@@ -75,6 +77,7 @@ class Status:
         lines = [
             b"Content-Type: %b\r\nX-Content-Type-Options: nosniff\r\n" % page.kind.encode(),
             b"Content-Length: %d\r\nCache-Control: no-store\r\n" % len(page.content),
+            b"Content-Security-Policy: %b\r\nReferrer-Policy: no-referrer\r\n" % page.policy,
         ]
         if page.status == 405:
             lines.append(b"Allow: GET, HEAD\r\n")
@@ -91,8 +94,8 @@ class Status:
 
     # -- the pages: in a thread that may wait --------------------------------------------------------
 
-    def _index(self, _request: Request) -> Page:
-        return Page(200, _TEXT, _INDEX.encode())
+    def _dashboard(self, _request: Request) -> Page:
+        return Page(200, "text/html; charset=utf-8", dashboard.PAGE, dashboard.POLICY)
 
     def _metrics(self, request: Request) -> Page:
         if self._exposition is None:
@@ -117,7 +120,7 @@ class Status:
         return Page(503, _TEXT, f"not ready: {why}\n".encode())
 
     _pages: Final = {
-        b"/": _index,
+        b"/": _dashboard,
         b"/metrics": _metrics,
         b"/status.json": _document,
         b"/healthz": _alive,
