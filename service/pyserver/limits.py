@@ -194,7 +194,7 @@ FILES_KEPT_OPEN_S: Final = 10
 
 # Heads that a worker remembers, and as many sections of fields (handlers.memo): a busy site's browsers and pages of one
 # second. The option memo_bytes bounds them too.
-MEMO_ENTRIES_MAX: Final = 16_384
+MEMO_ENTRIES_MAX: Final = 8_192
 
 # A part of a file up to here is read and goes out with its head in one send; to set up sendfile costs more than to
 # copy this. Enforced by handlers.static.

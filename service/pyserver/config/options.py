@@ -175,7 +175,7 @@ class Limits:
     memo_bytes: int = _option(
         SIZE,
         "Memory for request heads and their answers, in each worker; 0: none are remembered.",
-        default=16 * MIB,
+        default=8 * MIB,
         bounds=(0, 64 * 1024 * MIB),
         unit="bytes",
     )
