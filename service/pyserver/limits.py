@@ -112,7 +112,7 @@ MUTEX_PATIENCE_MASTER_S: Final = 0.2
 MUTEX_RECOVERY_S: Final = 0.1
 MEND_AGAIN_S: Final = 0.5
 
-# Rows of the segment, 320 bytes each: for the workers that serve (64 at most), for as many that are to follow them at a
+# Rows of the segment, 3.6 KiB each: for the workers that serve (64 at most), for as many that are to follow them at a
 # reload, and for those of earlier reloads that have not finished yet.
 SLOTS_MAX: Final = 192
 

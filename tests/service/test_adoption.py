@@ -116,7 +116,9 @@ def test_unknown_name_is_refused(launch: Serve, sockets: dict[str, socket.socket
     server.expected_status = 1
     assert server.wait() == 1
     server.finish()
-    assert server.logged("descriptor 3 is named 'https', known names are: http, control; set FileDescriptorName=http")
+    assert server.logged(
+        "descriptor 3 is named 'https', known names are: http, control, admin; set FileDescriptorName=http"
+    )
     assert len(server.log) == 1, server.log
     assert not server.notified("READY")
 

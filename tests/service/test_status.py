@@ -26,11 +26,13 @@ def test_tells_a_program(serve: Serve) -> None:
     server = serve()
     with server.client() as client:
         client.ask()
-        wait_until(lambda: server.counters()["connections_open"] == 1)
+        wait_until(lambda: server.counters()["connections_open"] == 1 and server.counters()["requests"] == 1)
         seen = json.loads(server.status("--json").stdout)
     assert seen["schema"] == 1
     assert (seen["master_pid"], seen["alive"], seen["stopping"]) == (server.pid, True, False)
     assert seen["totals"]["requests"] == 1
+    assert (seen["ready"], seen["times"]["queue_wait"]["count"]) == (True, 1)
+    assert 0 < seen["times"]["answer_time"]["p50_s"] < 60
     assert [worker["pid"] for worker in seen["workers"]] == list(server.workers().values())
     assert sum(worker["counters"]["connections_open"] for worker in seen["workers"]) == 1
     assert seen["empty_slots"] + seen["filled_slots"] + seen["in_hand"] == seen["capacity"] == 1024

@@ -109,6 +109,21 @@ def test_addresses(service: Service) -> None:
         assert service.show("IPAccounting", "pyserver.socket") == "yes"
 
 
+def test_a_listener_for_administrators(service: Service) -> None:
+    with installed(service, "pyserver-admin.socket"):
+        service.machine.output("systemctl", "restart", "pyserver-admin.socket", "pyserver.service")
+        try:
+            asked = ("curl", "--silent", "--fail", "--unix-socket", "/run/pyserver-admin.sock")
+            assert service.machine.output(*asked, "http://localhost/readyz") == "ready\n"
+            document = json.loads(service.machine.output(*asked, "http://localhost/status.json"))
+            assert document["master_pid"] == service.main_pid()
+            assert service.get("/") == PAGE
+            stat = service.machine.output("stat", "--format=%G %a", "/run/pyserver-admin.sock")
+            assert stat == "pyserver 660\n"
+        finally:
+            service.machine.output("systemctl", "stop", "pyserver-admin.socket")
+
+
 def test_a_second_listener(service: Service) -> None:
     with installed(service, "pyserver-second.socket"):
         service.machine.output("systemctl", "restart", "pyserver-second.socket", "pyserver.service")

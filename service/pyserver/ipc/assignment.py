@@ -4,13 +4,16 @@ Used by: master.main (fills it), worker.main (lives on it), cli (passes it throu
 """
 
 import socket
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from pyserver.config import Config
 from pyserver.ipc.channel import End
 from pyserver.ipc.clients import ClientTable
 from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import Segment
+
+# The name of a listener at which it is told how the server is (handlers.status), and nothing else.
+ADMIN: Final = "admin"
 
 
 class Origin(NamedTuple):

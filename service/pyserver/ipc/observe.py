@@ -25,6 +25,9 @@ _NS: Final = 1_000_000_000
 # The version of the JSON document: it grows by new keys, and changes its number if a key goes or changes its meaning.
 SCHEMA: Final = 1
 
+# What is told of a distribution, by its name in the document.
+QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
+
 # master.supervisor.State, by number; the package of the master is not for readers.
 STATES: Final = ("empty", "starting", "ready", "draining", "aborted", "killed")
 
@@ -63,13 +66,20 @@ class Snapshot(NamedTuple):
     reloads: int
     reloaded: int  # wall clock, seconds: the last reload; 0: none
     totals: dict[str, int]
+    buckets: dict[str, list[int]]  # of each histogram
     workers: list[Worker]
+
+    @property
+    def ready(self) -> bool:
+        """Whether it serves with every worker that it shall have."""
+        crew = [worker for worker in self.workers if worker.crew == self.crew]
+        return self.alive and not self.stopping and bool(crew) and all(worker.state == "ready" for worker in crew)
 
 
 def snapshot(segment: Segment, *, alive: bool = True) -> Snapshot:
     """Read everything; the totals are of one moment, the rest is as near as single reads come."""
     words, now_ns = segment.words, time.monotonic_ns()
-    totals, rows = _counters(segment)
+    totals, rows, buckets = _counters(segment)
 
     def header(name: str) -> int:
         return words[HEADER[name]]
@@ -112,12 +122,13 @@ def snapshot(segment: Segment, *, alive: bool = True) -> Snapshot:
         reloads=header("reloads"),
         reloaded=header("reloaded"),
         totals=totals,
+        buckets=buckets,
         workers=workers,
     )
 
 
-def _counters(segment: Segment) -> tuple[dict[str, int], list[dict[str, int]]]:
-    """Return totals and rows from a moment when nothing was being folded.
+def _counters(segment: Segment) -> tuple[dict[str, int], list[dict[str, int]], dict[str, list[int]]]:
+    """Return totals, rows and histograms from a moment when nothing was being folded.
 
     Only a master that has stopped in the middle of it, and stays there for 50 ms, is not waited for. That we were late
     ourselves is no reason to believe what was torn.
@@ -127,7 +138,7 @@ def _counters(segment: Segment) -> tuple[dict[str, int], list[dict[str, int]]]:
     seen, end = -1, 0.0
     while True:
         before = words[fold]
-        found = stats.read(words, TOTALS, rows_at)
+        found = (*stats.read(words, TOTALS, rows_at), stats.read_buckets(words, TOTALS, rows_at))
         same = words[fold] == before
         if same and (before % 2 == 0 or (before == seen and time.monotonic() > end)):
             return found
@@ -189,8 +200,21 @@ def _shown(segment: str) -> str:
 
 def as_document(seen: Snapshot) -> str:
     """Return the snapshot as JSON."""
-    document = {"schema": SCHEMA, **seen._asdict(), "workers": [worker._asdict() for worker in seen.workers]}
+    values = seen._asdict()
+    del values["buckets"]
+    times = {name: _times(buckets, seen.totals[name]) for name, buckets in seen.buckets.items()}
+    workers = [worker._asdict() for worker in seen.workers]
+    document = {"schema": SCHEMA, **values, "ready": seen.ready, "times": times, "workers": workers}
     return json.dumps(document, indent=2)
+
+
+def _times(buckets: list[int], sum_ns: int) -> dict[str, float | int | None]:
+    quantiles = {name: stats.quantile(buckets, share) for name, share in QUANTILES.items()}
+    return {
+        "count": sum(buckets),
+        "sum_s": sum_ns / _NS,
+        **{f"{name}_s": None if found is None else found / _NS for name, found in quantiles.items()},
+    }
 
 
 def as_text(seen: Snapshot) -> str:
@@ -199,7 +223,9 @@ def as_text(seen: Snapshot) -> str:
     state = "stopping" if seen.stopping else "serving"
     crew = [worker for worker in seen.workers if worker.crew == seen.crew]
     ready = sum(worker.state == "ready" for worker in crew)
-    wait_ms = totals["queue_wait"] / max(1, totals["connections"]) / 1e6
+    wait, took = seen.buckets["queue_wait"], seen.buckets["answer_time"]
+    wait_ms = totals["queue_wait"] / max(1, sum(wait)) / 1e6
+    told = min(totals["memo_misses"], totals["requests"])
     answers = ", ".join(f"{digit}xx {totals[f'responses_{digit}xx']}" for digit in "2345")
     workers = f"{ready}/{len(crew)} workers ready, {seen.restarts} restarted"
     queue = f"{seen.filled_slots} waiting, {seen.empty_slots} of {seen.capacity} free; mean wait {wait_ms:.2f} ms"
@@ -207,7 +233,10 @@ def as_text(seen: Snapshot) -> str:
         f"pyserver {state if seen.alive else 'is gone'}, master {seen.master_pid}, {workers}",
         f"queue       {queue}" + (f"; full {seen.saturations} times" if seen.saturations else ""),
         f"connections {totals['connections_open']} open, {totals['connections']} since {_when(seen.since)}",
+        f"waited for  {_quantiles(wait)}",
         f"requests    {totals['requests']}: {answers}",
+        f"took        {_quantiles(took)}",
+        f"memo        {totals['requests'] - told} of {totals['requests']} requests",
         f"traffic     {_bytes(totals['bytes_sent'])} sent, {_bytes(totals['bytes_received'])} received",
     ]
     lines += textwrap.wrap(
@@ -235,6 +264,18 @@ def as_text(seen: Snapshot) -> str:
         for worker in seen.workers
     )
     return "\n".join(lines)
+
+
+def _quantiles(buckets: list[int]) -> str:
+    found = [(f"{share:.1%}".replace(".0%", "%"), stats.quantile(buckets, share)) for share in QUANTILES.values()]
+    return ", ".join(f"{share} {'-' if value is None else _duration(value)}" for share, value in found)
+
+
+def _duration(ns: float) -> str:
+    for limit, divisor, unit in ((999.5, 1e3, "µs"), (999.5e3, 1e6, "ms")):
+        if ns < limit * 1e3:
+            return f"{ns / divisor:.3g} {unit}"
+    return f"{ns / 1e9:.3g} s"
 
 
 def _when(second: int) -> str:

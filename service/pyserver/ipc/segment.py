@@ -30,10 +30,10 @@ from typing import Final, Self
 import posix_ipc
 
 from pyserver.ipc import semaphores
-from pyserver.ipc.stats import COUNTERS, fold
+from pyserver.ipc.stats import CELLS, fold
 
 MAGIC: Final = int.from_bytes(b"pyserver", "little")
-VERSION: Final = 2
+VERSION: Final = 3
 WORD: Final = 8
 LINE_WORDS: Final = 8  # a cache line
 
@@ -110,9 +110,9 @@ ROW: Final = _indexed(
     "drain_how",  # master: messages.Drain, written before drain_by_ns
 )
 ROW_COUNTERS: Final = _lines(len(ROW))  # the counters begin on a line of their own
-ROW_WORDS: Final = ROW_COUNTERS + _lines(len(COUNTERS))
+ROW_WORDS: Final = ROW_COUNTERS + _lines(CELLS)
 TOTALS: Final = _lines(len(HEADER))
-ROWS: Final = TOTALS + _lines(len(COUNTERS))
+ROWS: Final = TOTALS + _lines(CELLS)
 
 
 def words_for(slots: int) -> int:
@@ -188,7 +188,7 @@ class Segment:
         rows = [ROWS + slot * ROW_WORDS + ROW_COUNTERS for slot in range(slots)]
         for row in rows:
             fold(words, HEADER["fold"], TOTALS, row)
-        end = TOTALS + len(COUNTERS)
+        end = TOTALS + CELLS
         self.words[TOTALS:end] = words[TOTALS:end]
         for name in ("since", "restarts"):
             self.words[HEADER[name]] = words[HEADER[name]]

@@ -1,12 +1,16 @@
-"""The counters: one table that names them, the cells they live in, and totals that never go backwards.
+"""The counters: tables that name them, the cells they live in, and totals that never go backwards.
 
-Owns:    COUNTERS; the fold of a dead worker's row into the totals; a snapshot of them.
+Owns:    COUNTERS and HISTOGRAMS; the fold of a dead worker's row into the totals; a snapshot of them.
 Never:   costs a request more than an addition to an integer: a worker stores its tally once a round.
 Used by: worker (Tally), master (fold, status line), ipc.segment (layout), ipc.observe.
+
+A row is the counters, and after them the buckets of each histogram. Buckets are eight to an octave of time, so the
+middle of one is within 4.5 % of everything in it, from 1.1 microseconds to a minute.
 """
 
 from array import array
 from collections.abc import Sequence
+from math import log2
 from typing import Final, NamedTuple
 
 
@@ -18,12 +22,25 @@ class Counter(NamedTuple):
     text: str
     gauge: bool = False
 
+    @property
+    def kind(self) -> str:
+        """What may be done with it: a counter only grows."""
+        return "gauge" if self.gauge else "counter"
+
+
+class Histogram(NamedTuple):
+    """A distribution of durations. The counter of the same name is their sum."""
+
+    name: str
+    text: str
+
 
 COUNTERS: Final = (
     Counter("connections_open", "connections", "connections that workers hold at present", gauge=True),
     Counter("connections", "connections", "connections that workers took from the queue"),
     Counter("connections_lost", "connections", "connections the kernel dropped at the worker's limit of open files"),
     Counter("requests", "requests", "requests answered, or begun to be"),
+    Counter("memo_misses", "requests", "requests of these whose answer was not in the memo"),
     Counter("responses_1xx", "responses", "interim responses sent"),
     Counter("responses_2xx", "responses", "responses with a status of 2xx"),
     Counter("responses_3xx", "responses", "responses with a status of 3xx"),
@@ -32,6 +49,8 @@ COUNTERS: Final = (
     Counter("bytes_sent", "bytes", "bytes sent to clients, heads included"),
     Counter("bytes_received", "bytes", "bytes received from clients"),
     Counter("queue_wait", "nanoseconds", "time that connections waited between accept and worker, summed up"),
+    Counter("answer_time", "nanoseconds", "time from the head of a request to the end of its answer, summed up"),
+    Counter("threads_busy", "threads", "threads that do what may block, at present", gauge=True),
     Counter("deadlines", "connections", "connections ended by a deadline"),
     Counter("limited_open", "connections", "connections beyond the option clients.connections"),
     Counter("limited_connections", "connections", "connections beyond the option clients.connection_rate"),
@@ -40,8 +59,21 @@ COUNTERS: Final = (
     Counter("log_lines_dropped", "lines", "access log lines that could not be written"),
 )
 
+HISTOGRAMS: Final = (
+    Histogram("queue_wait", "time that connections waited between accept and worker"),
+    Histogram("answer_time", "time from the head of a request to the end of its answer"),
+)
+
+OCTAVE: Final = 8  # buckets of one
+_FIRST: Final = 10  # octave: what is below 2**10 ns is in the first bucket, too
+BUCKETS: Final = 26 * OCTAVE  # up to 2**36 ns; what is above is in the last one
+_SHORTEST: Final = 1 << _FIRST
+_LONGEST: Final = 1 << (_FIRST + BUCKETS // OCTAVE)
+
+CELLS: Final = len(COUNTERS) + len(HISTOGRAMS) * BUCKETS  # of a row
+
 _INDEX: Final = {counter.name: index for index, counter in enumerate(COUNTERS)}
-_CELLS: Final = len(COUNTERS)
+_BUCKETS_AT: Final = {one.name: len(COUNTERS) + index * BUCKETS for index, one in enumerate(HISTOGRAMS)}
 _WORD: Final = (1 << 64) - 1  # a worker can write anything into its row; a sum of it must fit into a word all the same
 
 
@@ -50,10 +82,57 @@ def index_of(name: str) -> int:
     return _INDEX[name]
 
 
+def bound(bucket: int) -> float:
+    """Return the nanoseconds at which a bucket ends."""
+    return float(2 ** (_FIRST + (bucket + 1) / OCTAVE))
+
+
+def quantile(buckets: Sequence[int], share: float) -> float | None:
+    """Return the nanoseconds below which this share of the durations is; None without any."""
+    rank = sum(buckets) * share
+    passed = 0
+    for bucket, count in enumerate(buckets):
+        passed += count
+        if count and passed >= rank:
+            return float(2 ** (_FIRST + (bucket + 0.5) / OCTAVE))
+    return None
+
+
+class Durations:
+    """One worker's buckets of a histogram: in its row, once it has one, where each addition is one store."""
+
+    __slots__ = ("_at", "_words")
+
+    def __init__(self) -> None:
+        self._words = memoryview(bytearray(BUCKETS * 8)).cast("Q")
+        self._at = 0
+
+    def attach(self, words: memoryview, at: int) -> None:
+        """Count in the segment from now on."""
+        self._words, self._at = words, at
+
+    def add(self, duration_ns: int, count: int = 1) -> None:
+        """Note so many of one duration."""
+        if _SHORTEST < duration_ns < _LONGEST:
+            at = self._at + int(log2(duration_ns) * OCTAVE) - _FIRST * OCTAVE
+        else:
+            at = self._at + (0 if duration_ns <= _SHORTEST else BUCKETS - 1)
+        words = self._words
+        words[at] = (words[at] + count) & _WORD  # of what another may have written there
+
+
 class Tally:
-    """One worker's counters as plain integers; the leader adds, publish() stores them once a round."""
+    """One worker's counters as plain integers; the leader adds, publish() stores them once a round.
+
+    The answers of a round are timed together at its end, so that nobody reads a clock for each: from the moment that
+    the round began, when their heads were there, to its end. What is not out by then is timed `apart`.
+    """
 
     __slots__ = (
+        "_in_rounds",
+        "answer_time",
+        "answer_times",
+        "apart",
         "bytes_received",
         "bytes_sent",
         "classes",
@@ -66,8 +145,11 @@ class Tally:
         "limited_open",
         "limited_requests",
         "log_lines_dropped",
+        "memo_misses",
         "queue_wait",
+        "queue_waits",
         "requests",
+        "threads_busy",
     )
 
     def __init__(self) -> None:
@@ -75,10 +157,17 @@ class Tally:
         self.connections = 0
         self.connections_lost = 0
         self.requests = 0
+        self.memo_misses = 0
         self.classes = [0] * 6  # by first digit of the status
         self.bytes_sent = 0
         self.bytes_received = 0
         self.queue_wait = 0
+        self.queue_waits = Durations()
+        self.answer_time = 0
+        self.answer_times = Durations()
+        self.apart = 0  # of the requests: those that are not timed with their round
+        self._in_rounds = 0  # and those that are
+        self.threads_busy = 0
         self.deadlines = 0
         self.limited_open = 0
         self.limited_connections = 0
@@ -86,18 +175,43 @@ class Tally:
         self.failures = 0
         self.log_lines_dropped = 0
 
+    def attach(self, words: memoryview, at: int) -> None:
+        """Count durations in the row whose counters are at word `at`, from now on."""
+        self.queue_waits.attach(words, at + _BUCKETS_AT["queue_wait"])
+        self.answer_times.attach(words, at + _BUCKETS_AT["answer_time"])
+
+    def waited(self, duration_ns: int, connections: int) -> None:
+        """Note how long connections waited in the queue, that came together."""
+        self.queue_wait += duration_ns * connections
+        self.queue_waits.add(duration_ns, connections)
+
+    def took(self, duration_ns: int, answers: int = 1) -> None:
+        """Note how long answers took."""
+        self.answer_time += duration_ns * answers
+        self.answer_times.add(duration_ns, answers)
+
+    def round_ends(self, duration_ns: int) -> None:
+        """Time the answers of a round that lasted so long."""
+        timed = self.requests - self.apart
+        answers = timed - self._in_rounds
+        if answers:
+            self._in_rounds = timed
+            self.answer_time += duration_ns * answers
+            self.answer_times.add(duration_ns, answers)
+
     def publish(self, words: memoryview, at: int) -> None:
         """Store every counter at word `at` of the segment."""
         _, c1, c2, c3, c4, c5 = self.classes
         # One copy over what is there. struct.pack_into() would clear the row first: a reader could see nothing counted,
         # and a worker killed just then would take all that it counted with it.
-        words[at : at + _CELLS] = array(
+        words[at : at + len(COUNTERS)] = array(
             "Q",
             (
                 self.connections_open,
                 self.connections,
                 self.connections_lost,
                 self.requests,
+                self.memo_misses,
                 c1,
                 c2,
                 c3,
@@ -106,6 +220,8 @@ class Tally:
                 self.bytes_sent,
                 self.bytes_received,
                 self.queue_wait,
+                self.answer_time,
+                self.threads_busy,
                 self.deadlines,
                 self.limited_open,
                 self.limited_connections,
@@ -116,16 +232,19 @@ class Tally:
         )
 
 
+_NOTHING: Final = array("Q", bytes(8 * CELLS))
+
+
 def fold(words: memoryview, fold_at: int, totals_at: int, row_at: int) -> None:
     """Add a dead worker's counters to the totals and clear its row. The caller holds stats_mutex.
 
     `fold_at` is odd meanwhile, so that a reader which takes no mutex knows that it must look again.
     """
     words[fold_at] = (words[fold_at] + 1) & _WORD
-    for index, counter in enumerate(COUNTERS):
-        if not counter.gauge:
-            words[totals_at + index] = (words[totals_at + index] + words[row_at + index]) & _WORD
-        words[row_at + index] = 0
+    for index, counted in enumerate(words[row_at : row_at + CELLS].tolist()):
+        if counted and not (index < len(COUNTERS) and COUNTERS[index].gauge):
+            words[totals_at + index] = (words[totals_at + index] + counted) & _WORD
+    words[row_at : row_at + CELLS] = _NOTHING
     words[fold_at] = (words[fold_at] + 1) & _WORD
 
 
@@ -138,3 +257,16 @@ def read(words: memoryview, totals_at: int, rows_at: Sequence[int]) -> tuple[dic
         totals = [total + value for total, value in zip(totals, row, strict=True)]
         rows.append({name: row[index] for name, index in _INDEX.items()})
     return {name: totals[index] for name, index in _INDEX.items()}, rows
+
+
+def read_buckets(words: memoryview, totals_at: int, rows_at: Sequence[int]) -> dict[str, list[int]]:
+    """Return the buckets of each histogram, of the dead and the living."""
+    found = {}
+    for name, offset in _BUCKETS_AT.items():
+        buckets = [0] * BUCKETS
+        for at in (totals_at, *rows_at):
+            own = words[at + offset : at + offset + BUCKETS]
+            if own.tobytes().strip(b"\0"):  # most rows are of nobody
+                buckets = [total + value for total, value in zip(buckets, own, strict=True)]
+        found[name] = buckets
+    return found

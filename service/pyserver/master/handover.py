@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 from pyserver import __version__
 from pyserver.ipc import messages, segment
-from pyserver.ipc.stats import COUNTERS
+from pyserver.ipc.stats import BUCKETS, COUNTERS, HISTOGRAMS
 
 VARIABLE: Final = "PYSERVER_HANDOVER"
 REHEARSAL: Final = "PYSERVER_REHEARSAL"
@@ -27,6 +27,7 @@ REHEARSAL: Final = "PYSERVER_REHEARSAL"
 LAYOUT: Final[list[Any]] = [
     1,  # of the document: more by one whenever a field changes its meaning
     [segment.VERSION, list(segment.HEADER), list(segment.ROW), [counter.name for counter in COUNTERS]],
+    [BUCKETS, [histogram.name for histogram in HISTOGRAMS]],
     [messages.VERSION, messages.LAYOUT.format, {kind.name: int(kind) for kind in messages.Kind}],
 ]
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from pyserver.config import Address
+from pyserver.ipc.assignment import ADMIN
 from pyserver.limits import BACKLOG, LISTENERS_MAX
 from pyserver.sd.activation import ActivationError, adopt
 from pyserver.sd.fdstore import Stored
@@ -30,7 +31,7 @@ _INSTEAD: Final = {
 }
 
 
-# The name of the listener for orders; all others are for clients.
+# The name of the listener for orders; all others are for clients, of which some are administrators (ADMIN).
 CONTROL: Final = "control"
 
 
@@ -92,7 +93,7 @@ def adopt_or_bind(
         for listener in adopted:
             listener.close()
         raise ListenError(f"systemd handed over {len(adopted)} listeners, at most {LISTENERS_MAX} can be served")
-    if any(listener.name != CONTROL for listener in adopted):
+    if any(listener.name not in (CONTROL, ADMIN) for listener in adopted):
         return adopted
     addresses = tuple(addresses)
     if len(addresses) > LISTENERS_MAX:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from pyserver.sd.fdstore import Stored, is_stored
 
 # What FileDescriptorName= may say, and so what a listener is for.
-KNOWN: Final = ("http", "control")
+KNOWN: Final = ("http", "control", "admin")
 
 # sd_listen_fds_with_names(3) gives this to descriptors that came without LISTEN_FDNAMES.
 UNNAMED: Final = "unknown"

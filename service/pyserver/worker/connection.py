@@ -12,8 +12,9 @@ Used by: worker.pool. All of it runs in the leader, one thread at a time.
 import logging
 import select
 import socket
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from functools import partial
 from math import inf
@@ -53,6 +54,7 @@ from pyserver.worker.transport import SEND, SEND_MORE, Outcome, Outgoing, send_a
 
 log = logging.getLogger("pyserver")
 
+_NS: Final = 1_000_000_000
 _DONTWAIT: Final = socket.MSG_DONTWAIT
 _IN: Final = select.EPOLLIN
 _OUT: Final = select.EPOLLOUT
@@ -99,6 +101,7 @@ class Connection:
 
     __slots__ = (
         "answered",
+        "began",
         "bucket",
         "counted",
         "deadline",
@@ -134,6 +137,7 @@ class Connection:
         self.outgoing: Outgoing | None = None  # an answer that did not go out at once
         self.mark = 0  # outgoing.sent when the stall deadline was set
         self.taken = 0  # and how much of that the client had by then
+        self.began = 0.0  # monotonic: an answer that outlasts its round, which is timed for itself; 0: none does
         self.lingered = 0  # bytes thrown away while lingering
         self.unblocked = False  # the socket is in non-blocking mode
         self.peer = b""  # address, when somebody asked
@@ -166,6 +170,7 @@ class Connections:
         memo: Memo,
         failures: Failures | None = None,
         admission: Admission | None = None,
+        others: Mapping[int, Handler] | None = None,
     ) -> None:
         self.table: dict[int, Connection] = {}  # by descriptor
         self.jobs: deque[Job] = deque()  # for worker.pool
@@ -175,6 +180,8 @@ class Connections:
         self._leaving = False  # either
         self._sites = sites
         self._origins = origins
+        # What answers instead of the sites, by the index of a listener: past the memo, which knows no listener.
+        self._others = {} if others is None else others
         self._limits = limits
         self._clock = clock
         self._tally = tally
@@ -194,7 +201,10 @@ class Connections:
         """Take over a client that the master passed on, and read from it at once."""
         client = _Socket(self._origins[origin].family, socket.SOCK_STREAM, 0, fd)
         connection = Connection(client, fd, self._clock.now + self._limits.head_deadline, origin)
-        if self._admission is not None and not self._admit(connection, self._admission, parked=parked):
+        if origin in self._others:
+            # No limit for administrators, who look when there is too much of all; who has a reader goes the full way.
+            connection.reader = RequestReader()
+        elif self._admission is not None and not self._admit(connection, self._admission, parked=parked):
             self._tally.connections += 1
             client.close()
             return
@@ -381,11 +391,14 @@ class Connections:
             too_many = self._too_many(connection, request)
             if too_many is not None:
                 return self._send(connection, request, too_many)
-        answer = self._sites.respond(request, lifecycle.persistence(request, self.draining))
+        sites = self._others.get(connection.origin, self._sites) if self._others else self._sites
+        answer = sites.respond(request, lifecycle.persistence(request, self.draining))
         if isinstance(answer, Pending):
             self._hand_over(connection, request, answer)
             return False
-        self._memo.keep(request, answer, self._clock.second)
+        self._tally.memo_misses += 1
+        if sites is self._sites:
+            self._memo.keep(request, answer, self._clock.second)
         return self._send(connection, request, answer)
 
     def _too_many(self, connection: Connection, request: Request) -> Response | None:
@@ -427,12 +440,17 @@ class Connections:
         except BlockingIOError:
             sent = 0
         except OSError:
+            tally.apart += not connection.began
+            connection.began = 0.0
             self._record(connection, request.head, response.status, 0)
             self.close(connection)
             return False
         tally.bytes_sent += sent
         if sent == all_of_it and not response.more:
             return self._sent(connection, request, response)
+        if not connection.began:
+            tally.apart += 1
+            connection.began = self._clock.now
         connection.request = request
         connection.outgoing = Outgoing(response, sent)
         connection.mark = connection.taken = 0
@@ -481,7 +499,7 @@ class Connections:
             if self._moving:
                 self._return(connection)
                 return
-            connection.reader = None
+            connection.reader = RequestReader() if connection.origin in self._others else None
             connection.head_of = -1
             connection.mark = 0
             connection.deadline = now + limits.keep_alive
@@ -502,10 +520,11 @@ class Connections:
                 too_many.close = True
                 self._send(connection, request, too_many)
                 return False
-            answer = self._sites.respond(request, False)
+            answer = self._others.get(connection.origin, self._sites).respond(request, False)
             if isinstance(answer, Pending):  # the error has a page of the site
                 self._hand_over(connection, request, answer)
             else:
+                self._tally.memo_misses += 1
                 self._send(connection, request, answer)
             return False
         if request.expects_continue:
@@ -525,6 +544,7 @@ class Connections:
         """Let a follower do what may block; the connection is nobody's but its own meanwhile."""
         connection.phase = Phase.WORKING
         connection.request = request
+        connection.began = connection.began or self._clock.now
         self._unwatch(connection)
         self._park(connection, self._limits.send_stall)
 
@@ -537,8 +557,14 @@ class Connections:
                 answer = pending.finish()
                 if isinstance(answer, Pending):  # something else stands in for what is not there, and is on the disk
                     self._hand_over(connection, request, answer)
-                elif self._send(connection, request, answer, looked=False):
-                    self.serve(connection)
+                else:
+                    self._tally.apart += 1
+                    self._tally.memo_misses += 1
+                    goes_on = self._send(connection, request, answer, looked=False)
+                    if connection.began and connection.outgoing is None:
+                        self._took(connection)
+                    if goes_on:
+                        self.serve(connection)
                 self._look_soon()
             except Exception:
                 self.close(connection)
@@ -574,6 +600,7 @@ class Connections:
         if outcome is Outcome.DONE:
             connection.outgoing = connection.request = None
             connection.phase = Phase.READING
+            self._took(connection)
             goes_on = self._sent(connection, request, response)
             if goes_on and resume:
                 self.serve(connection)
@@ -594,6 +621,11 @@ class Connections:
                 )  # fmt: skip
             self.close(connection)
         return False
+
+    def _took(self, connection: Connection) -> None:
+        """Note how long an answer took that was not out in the round that began it."""
+        self._tally.took(max(0, time.monotonic_ns() - int(connection.began * _NS)))
+        connection.began = 0.0
 
     @staticmethod
     def _takes(connection: Connection) -> bool:
@@ -632,6 +664,8 @@ class Connections:
         """Answer what is no request, and end the connection: where the next one begins is not known."""
         response = error_response(status, date=imf_fixdate(self._clock.second), connection=lifecycle.CLOSE)
         self._tally.requests += 1
+        self._tally.memo_misses += 1
+        self._tally.apart += 1  # it has no head, or no end of one, to be timed from
         self._tally.classes[status // 100] += 1
         reader = connection.reader
         head = b"" if reader is None else reader.pending

@@ -12,6 +12,7 @@ import logging
 import os
 import resource
 import select
+import socket
 import time
 from collections.abc import Callable, Sequence
 
@@ -24,7 +25,9 @@ from pyserver.files.codings import CODINGS
 from pyserver.files.resolve import RootError
 from pyserver.handlers import router
 from pyserver.handlers.memo import Memo
-from pyserver.ipc.assignment import Assignment
+from pyserver.handlers.router import Handler
+from pyserver.ipc.assignment import ADMIN, Assignment
+from pyserver.ipc.observe import Snapshot, snapshot
 from pyserver.ipc.stats import Tally
 from pyserver.limits import COLLECT_EVERY_OBJECTS, FILES_KEPT_OPEN_MAX, WORKER_RESERVED_DESCRIPTORS
 from pyserver.sd import journal
@@ -63,6 +66,7 @@ def run(assignment: Assignment) -> int:
     except OSError as error:
         log.error("cannot open the access log %s: %s", config.log.access, error.strerror)  # noqa: TRY400
         return _EX_CONFIG
+    others = _others(assignment, clock)
     if config.server.landlock == "auto":
         _confine(config)
     poll = select.epoll()
@@ -72,7 +76,18 @@ def run(assignment: Assignment) -> int:
     table = assignment.clients
     admission = None if table is None else Admission(config.clients, table, slot, clock, tally)
     connections = Connections(
-        sites, assignment.origins, config.limits, clock, tally, access, poll, capacity, memo, failures, admission
+        sites,
+        assignment.origins,
+        config.limits,
+        clock,
+        tally,
+        access,
+        poll,
+        capacity,
+        memo,
+        failures,
+        admission,
+        others,
     )
     pool = Pool(assignment, connections, clock, tally, access, poll, leave=lambda: os._exit(0))
     # What is here now stays: out of the collector's sight it is neither walked nor copied.
@@ -83,6 +98,23 @@ def run(assignment: Assignment) -> int:
     if access is not None:
         access.close()
     return 0
+
+
+def _others(assignment: Assignment, clock: Clock) -> dict[int, Handler]:
+    """Return what answers in place of the sites, by the index of its listener."""
+    names = [origin.name for origin in assignment.origins]
+    if ADMIN not in names:
+        return {}
+    from pyserver.handlers.status import Status  # noqa: PLC0415  with a library: megabytes, that few have a use for
+
+    def look() -> Snapshot:
+        return snapshot(assignment.segment)
+
+    return {
+        index: Status(look, clock, any_name=origin.family == socket.AF_UNIX)
+        for index, origin in enumerate(assignment.origins)
+        if origin.name == ADMIN
+    }
 
 
 def _confine(config: Config) -> None:

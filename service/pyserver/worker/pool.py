@@ -57,6 +57,7 @@ class Pool:
         self._words = assignment.segment.words
         self._beat_at = assignment.segment.row(assignment.slot, "beat_ns")
         self._counters_at = assignment.segment.counters(assignment.slot)
+        tally.attach(self._words, self._counters_at)
         self._drain_s = assignment.config.server.drain
         self._connections = connections
         self._clock = clock
@@ -189,12 +190,14 @@ class Pool:
         self._leave()
 
     def _publish(self) -> None:
-        tally = self._tally
+        tally, now_ns = self._tally, time.monotonic_ns()
+        tally.round_ends(now_ns - int(self._clock.now * _NS))
         tally.connections_open = len(self._connections.table)
+        tally.threads_busy = self._busy
         if self._access is not None:
             tally.log_lines_dropped = self._access.dropped
         tally.publish(self._words, self._counters_at)
-        self._words[self._beat_at] = time.monotonic_ns()
+        self._words[self._beat_at] = now_ns
 
     def _take_or_not(self, now: float) -> None:
         """Near our limit of open files leave new connections in the channel, and idle ones make room."""
@@ -262,7 +265,7 @@ class Pool:
         self._uncounted += message.carried
         if time.monotonic() >= self._settle_at:
             self._settle()
-        self._tally.queue_wait += (time.monotonic_ns() - message.stamp_ns) * message.carried
+        self._tally.waited(time.monotonic_ns() - message.stamp_ns, message.carried)
         lost = message.carried - len(descriptors)
         if lost:
             self._tally.connections_lost += lost

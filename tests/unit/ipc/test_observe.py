@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import time
+from pathlib import Path
 
 import pytest
 from tests.unit.processes import forked, wait_until
@@ -11,7 +13,7 @@ from pyserver.ipc import observe
 from pyserver.ipc.observe import SCHEMA, STATES, as_document, as_text, snapshot
 from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import HEADER, ROW, TOTALS, Segment, found, sweep
-from pyserver.ipc.stats import COUNTERS, Tally, fold
+from pyserver.ipc.stats import COUNTERS, HISTOGRAMS, Tally, fold
 from pyserver.master.supervisor import State
 
 
@@ -33,8 +35,13 @@ def busy(segment: Segment) -> Segment:
         }.items():
             words[segment.row(slot, field)] = value
         tally = Tally()
+        tally.attach(words, segment.counters(slot))
         tally.requests, tally.connections_open, tally.connections = 100, slot, 50
-        tally.queue_wait = 50 * 2_000_000
+        tally.memo_misses = 10
+        tally.waited(2_000_000, 50)
+        tally.took(10_000, 90)
+        tally.took(3_000_000, 9)
+        tally.took(4_000_000_000, 1)
         tally.classes = [0, 0, 90, 5, 4, 1]
         tally.bytes_sent, tally.bytes_received = 3 << 20, 5 << 10
         tally.publish(words, segment.counters(slot))
@@ -106,6 +113,43 @@ def test_the_document_has_every_number_and_its_version(busy: Segment) -> None:
     assert list(document["totals"]) == [counter.name for counter in COUNTERS]
     assert list(document["workers"][0]["counters"]) == [counter.name for counter in COUNTERS]
     assert document["workers"][1]["state"] == "draining"
+    assert document["ready"] is False
+    assert set(document["times"]) == {histogram.name for histogram in HISTOGRAMS}
+    took = document["times"]["answer_time"]
+    assert took["count"] == 400
+    assert took["sum_s"] == pytest.approx(4 * (90 * 10e-6 + 9 * 3e-3 + 4))
+    assert took["p50_s"] == pytest.approx(10e-6, rel=0.05)
+    assert took["p99_s"] == pytest.approx(3e-3, rel=0.05)
+    assert took["p999_s"] == pytest.approx(4, rel=0.05)
+
+
+def test_of_nothing_there_are_no_percentiles(segment: Segment) -> None:
+    times = json.loads(as_document(snapshot(segment)))["times"]
+    assert times["answer_time"] == {
+        "count": 0, "sum_s": 0, "p50_s": None, "p90_s": None, "p99_s": None, "p999_s": None,
+    }  # fmt: skip
+    assert "waited for  50% -, 90% -, 99% -, 99.9% -" in as_text(snapshot(segment))
+
+
+def test_every_key_of_the_document_is_documented(busy: Segment) -> None:
+    page = (Path(__file__).parents[3] / "docs/status.md").read_text()
+    document = json.loads(as_document(snapshot(busy)))
+    keys = {*document, *document["workers"][0], *document["totals"], *document["times"]["answer_time"]}
+    assert [key for key in sorted(keys) if f"`{key}`" not in page] == []
+    assert f"`schema` is {SCHEMA}" in page
+
+
+def test_ready_is_who_serves_with_all_its_workers(busy: Segment) -> None:
+    for slot in range(4):
+        assert not snapshot(busy).ready
+        busy.words[busy.row(slot)] = State.READY
+    assert snapshot(busy).ready
+    assert not snapshot(busy, alive=False).ready
+    busy.words[busy.row(0)] = State.STARTING
+    busy.words[busy.row(0, "crew")] = 8  # is to follow those that serve
+    assert snapshot(busy).ready
+    busy.words[HEADER["master_state"]] = 1
+    assert not snapshot(busy).ready
 
 
 def test_the_text_is_for_a_screen_of_80_columns(busy: Segment) -> None:
@@ -115,6 +159,9 @@ def test_the_text_is_for_a_screen_of_80_columns(busy: Segment) -> None:
     assert f"pyserver serving, master {os.getpid()}, 1/4 workers ready" in text
     assert "6 waiting, 56 of 64 free; mean wait 2.00 ms" in text
     assert "requests    400: 2xx 360, 3xx 20, 4xx 16, 5xx 4" in text
+    took = next(line for line in text.splitlines() if line.startswith("took "))
+    assert re.fullmatch(r"took        50% (9\.\d+|10\.\d) µs, 90% .*, 99% [23]\.\d+ ms, 99\.9% [34]\.\d+ s", took)
+    assert "memo        360 of 400 requests" in text
     assert "traffic     12.0 MiB sent, 20.0 KiB received" in text
     assert "trouble" not in text
 

@@ -17,7 +17,7 @@ from pyserver.ipc.channel import Channel, End, Kind, Message
 from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import HEADER, SHM, TOTALS, Segment, SegmentError
 from pyserver.ipc.semaphores import Mutex, Stuck, try_acquire
-from pyserver.ipc.stats import COUNTERS, Tally
+from pyserver.ipc.stats import CELLS, Tally
 from pyserver.limits import MUTEX_PATIENCE_MASTER_S
 
 CAPACITY = 64
@@ -444,7 +444,7 @@ def test_the_master_computes_with_nothing_that_a_worker_can_write(exchange: Exch
             words[segment.row(0, name)] = value
         for name in ("in_hand", "saturated", "fold", "queue_mutex_turns", "queue_mutex_holds", "stats_mutex_holds"):
             words[HEADER[name]] = value
-        for index in range(len(COUNTERS)):
+        for index in range(CELLS):
             words[TOTALS + index] = words[segment.counters(0) + index] = value
 
     assert exchange.put(0, 3)

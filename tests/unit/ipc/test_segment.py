@@ -14,6 +14,7 @@ import pytest
 from tests.unit.processes import Child, forked, run_forked, wait_until
 
 from pyserver.ipc import segment as segments
+from pyserver.ipc import semaphores, stats
 from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import (
     HEADER,
@@ -33,8 +34,7 @@ from pyserver.ipc.segment import (
     sweep,
     words_for,
 )
-from pyserver.ipc.semaphores import CELLS
-from pyserver.ipc.stats import COUNTERS, Tally, index_of
+from pyserver.ipc.stats import Tally, index_of, read_buckets
 
 SERVICE = Path(__file__).parents[3] / "service"
 
@@ -68,16 +68,16 @@ def shm_file() -> Iterator[Callable[[bytes], Path]]:
 def test_parts_begin_on_cache_lines_and_do_not_overlap() -> None:
     assert all(at % LINE_WORDS == 0 for at in (TOTALS, ROWS, ROW_COUNTERS, ROW_WORDS, words_for(3)))
     assert len(HEADER) <= TOTALS
-    assert TOTALS + len(COUNTERS) <= ROWS
+    assert TOTALS + stats.CELLS <= ROWS
     assert len(ROW) <= ROW_COUNTERS
-    assert ROW_COUNTERS + len(COUNTERS) <= ROW_WORDS
+    assert ROW_COUNTERS + stats.CELLS <= ROW_WORDS
 
 
 @pytest.mark.parametrize("table", [HEADER, ROW])
 @pytest.mark.parametrize("mutex", ["queue_mutex", "stats_mutex"])
 def test_the_cells_of_a_mutex_are_side_by_side(table: dict[str, int], mutex: str) -> None:
     assert [table[f"{mutex}_{cell}"] - table[f"{mutex}_state"] for cell in ("state", "turns", "holds")] == [0, 1, 2]
-    assert CELLS == 3
+    assert semaphores.CELLS == 3
 
 
 def test_rows_of_slots_do_not_overlap(segment: Segment) -> None:
@@ -86,7 +86,7 @@ def test_rows_of_slots_do_not_overlap(segment: Segment) -> None:
         for slot in range(segment.slots)
         for at in (
             *(segment.row(slot, field) for field in ROW),
-            *range(segment.counters(slot), segment.counters(slot) + len(COUNTERS)),
+            *range(segment.counters(slot), segment.counters(slot) + stats.CELLS),
         )
     ]
     assert len(set(used)) == len(used)
@@ -101,7 +101,7 @@ def test_a_new_segment_is_zero_but_for_what_it_is(segment: Segment) -> None:
     words = segment.words
     said = {name: words[at] for name, at in HEADER.items() if words[at]}
     assert abs(said.pop("since") - time.time()) < 5
-    assert said == {"magic": MAGIC, "version": 2, "slots": 4, "capacity": 64, "master_pid": os.getpid()}
+    assert said == {"magic": MAGIC, "version": VERSION, "slots": 4, "capacity": 64, "master_pid": os.getpid()}
     assert not any(words[len(HEADER) :])
     assert segment.name == f"/pyserver.{os.getpid()}"
 
@@ -215,7 +215,7 @@ def test_a_reader_sees_the_words_and_cannot_write(segment: Segment) -> None:
 
 def header(**values: int) -> bytes:
     words = [0] * words_for(2)
-    for name, value in {"magic": MAGIC, "version": 2, "slots": 2, **values}.items():
+    for name, value in {"magic": MAGIC, "version": VERSION, "slots": 2, **values}.items():
         words[HEADER[name]] = value
     return b"".join(word.to_bytes(8, sys.byteorder) for word in words)
 
@@ -228,7 +228,7 @@ def header(**values: int) -> bytes:
         (b"x" * 4096, "{path} is not a segment of pyserver"),
         (header()[: 8 * (ROWS - 1)], "{path} is not a segment of pyserver"),
         (header(magic=1), "{path} is not a segment of pyserver"),
-        (header(version=1), "{path} has layout 1, this pyserver reads 2; use the server's own"),
+        (header(version=1), f"{{path}} has layout 1, this pyserver reads {VERSION}; use the server's own"),
         (header(slots=3), "{path} says 3 slots, which its size belies"),
         (header(slots=2**64 - 1), f"{{path}} says {2**64 - 1} slots, which its size belies"),
     ],
@@ -386,7 +386,9 @@ def test_what_was_handed_over_is_the_same_and_still_locked(segment: Segment) -> 
 
 def counted(segment: Segment, slot: int, requests: int) -> None:
     tally = Tally()
+    tally.attach(segment.words, segment.counters(slot))
     tally.requests, tally.connections_open = requests, 3
+    tally.took(5_000, requests)
     tally.publish(segment.words, segment.counters(slot))
 
 
@@ -399,6 +401,7 @@ def test_totals_of_an_earlier_server_go_on(segment: Segment) -> None:
     later = Segment.create(2, 8)
     assert later.inherit(segment.descriptors()[0])
     assert later.words[TOTALS + index_of("requests")] == 1042
+    assert sum(read_buckets(later.words, TOTALS, [])["answer_time"]) == 42
     assert later.words[TOTALS + index_of("connections_open")] == 0, "nobody is connected to it yet"
     assert (later.words[HEADER["since"]], later.words[HEADER["restarts"]]) == (4711, 5)
     assert (later.words[HEADER["slots"]], later.words[HEADER["master_pid"]]) == (2, os.getpid())

@@ -1,6 +1,7 @@
 """Counters: every one is stored, totals never go backwards, and gauges end with their worker."""
 
 import inspect
+import math
 import os
 import time
 from itertools import pairwise
@@ -11,7 +12,20 @@ from tests.unit.processes import forked, run_forked, wait_until
 
 from pyserver.ipc.observe import snapshot
 from pyserver.ipc.segment import HEADER, TOTALS, Segment
-from pyserver.ipc.stats import COUNTERS, Tally, fold, index_of, read
+from pyserver.ipc.stats import (
+    BUCKETS,
+    CELLS,
+    COUNTERS,
+    HISTOGRAMS,
+    Durations,
+    Tally,
+    bound,
+    fold,
+    index_of,
+    quantile,
+    read,
+    read_buckets,
+)
 
 NAMES = [counter.name for counter in COUNTERS]
 
@@ -48,7 +62,8 @@ def test_publishing_touches_nothing_else(segment: Segment) -> None:
 
 def test_nothing_that_a_tally_counts_is_forgotten() -> None:
     told = inspect.getsource(Tally.publish)
-    assert all(f"self.{name}" in told for name in Tally.__slots__)
+    elsewhere = {"queue_waits", "answer_times", "apart", "_in_rounds"}  # are in the segment, or only for these
+    assert all(f"self.{name}" in told for name in set(Tally.__slots__) - elsewhere)
 
 
 @given(
@@ -56,7 +71,7 @@ def test_nothing_that_a_tally_counts_is_forgotten() -> None:
     dead=st.lists(st.integers(0, 2), max_size=5),
 )
 def test_a_fold_moves_counts_and_drops_gauges(rows: list[list[int]], dead: list[int]) -> None:
-    width = len(NAMES)
+    width = CELLS
     words = memoryview(bytearray(8 * (1 + 4 * width))).cast("Q")
     totals_at, rows_at = 1, [1 + (1 + number) * width for number in range(3)]
     for at, row in zip(rows_at, rows, strict=True):
@@ -79,9 +94,11 @@ def test_a_reader_never_sees_a_word_half_written(segment: Segment) -> None:
     """All ones and all zeros in turns: anything else would be half of each."""
     at, ones = segment.counters(0), 2**64 - 1
     low, high = filled(0), Tally()
-    for name in Tally.__slots__:
-        setattr(low, name, [0] * 6 if name == "classes" else 0)
-        setattr(high, name, [ones] * 6 if name == "classes" else ones)
+    for name in NAMES:
+        if not name.startswith("responses_"):
+            setattr(low, name, 0)
+            setattr(high, name, ones)
+    low.classes, high.classes = [0] * 6, [ones] * 6
 
     def write() -> None:
         while True:
@@ -144,7 +161,7 @@ def test_a_worker_killed_at_any_moment_takes_no_count_with_it(segment: Segment) 
 def test_totals_are_monotonic_for_a_reader_in_another_process(segment: Segment) -> None:
     """Workers count, die, are folded and replaced; a reader without any lock looks on all the time."""
     attached = Segment.attach(segment.name)
-    names = [counter.name for counter in COUNTERS if not counter.gauge]
+    names = [*(counter.name for counter in COUNTERS if not counter.gauge), "timed"]
     readable, writable = os.pipe()
 
     def watch() -> int:
@@ -152,7 +169,7 @@ def test_totals_are_monotonic_for_a_reader_in_another_process(segment: Segment) 
         looks = 0
         os.set_blocking(readable, False)
         while True:
-            totals = snapshot(attached).totals
+            totals = snapshot(attached).totals | {"timed": sum(snapshot(attached).buckets["answer_time"])}
             for name in names:
                 if totals[name] < before[name]:
                     print(f"{name}: {before[name]} and then {totals[name]}")
@@ -167,8 +184,10 @@ def test_totals_are_monotonic_for_a_reader_in_another_process(segment: Segment) 
 
     def count(slot: int) -> None:
         tally = Tally()
+        tally.attach(segment.words, segment.counters(slot))
         tally.connections_open = 5
         for _ in range(50):
+            tally.took(5_000)
             tally.requests += 1
             tally.bytes_sent += 1000
             tally.classes[2] += 1
@@ -182,8 +201,99 @@ def test_totals_are_monotonic_for_a_reader_in_another_process(segment: Segment) 
         os.write(writable, b".")
         assert reader.wait() == 0
     totals = snapshot(attached).totals
-    assert totals["requests"] == totals["responses_2xx"] == 150 * 50
+    assert totals["requests"] == totals["responses_2xx"] == 150 * 50 == sum(snapshot(attached).buckets["answer_time"])
     assert totals["connections_open"] == 0
     attached.close()
     os.close(readable)
     os.close(writable)
+
+
+# -- durations --------------------------------------------------------------------------------------
+
+
+def test_each_histogram_has_the_counter_that_is_its_sum() -> None:
+    assert all(histogram.text and index_of(histogram.name) for histogram in HISTOGRAMS)
+    assert {counter.kind for counter in COUNTERS if counter.name in [one.name for one in HISTOGRAMS]} == {"counter"}
+
+
+@given(st.integers(1_100, 2**36 - 1))
+def test_a_duration_is_within_five_percent_of_what_is_told_of_it(duration_ns: int) -> None:
+    tally = Tally()
+    tally.took(duration_ns)
+    buckets = tally.answer_times._words.tolist()
+    told = quantile(buckets, 0.5)
+    assert told is not None
+    assert abs(told - duration_ns) < duration_ns * 0.05
+    index = buckets.index(1)
+    assert bound(index) * 1.000001 > duration_ns
+    assert index == 0 or bound(index - 1) <= duration_ns * 1.000001
+
+
+@given(st.integers(-(2**40), 2**63), st.integers(1, 16))
+def test_every_duration_has_a_bucket(duration_ns: int, count: int) -> None:
+    durations = Durations()
+    durations.add(duration_ns, count)
+    assert sum(durations._words) == count
+    if duration_ns < 1024:
+        assert durations._words[0] == count
+    if duration_ns >= 2**36:
+        assert durations._words[BUCKETS - 1] == count
+
+
+@given(st.lists(st.integers(1_100, 10**10), min_size=1, max_size=400), st.sampled_from([0.5, 0.9, 0.99, 0.999]))
+def test_quantiles_are_those_of_the_sorted_list(values: list[int], share: float) -> None:
+    durations = Durations()
+    for value in values:
+        durations.add(value)
+    exact = sorted(values)[max(0, math.ceil(len(values) * share) - 1)]
+    told = quantile(durations._words.tolist(), share)
+    assert told is not None
+    assert abs(told - exact) < exact * 0.05
+
+
+def test_nothing_has_no_quantile() -> None:
+    assert quantile([0] * BUCKETS, 0.5) is None
+
+
+def test_durations_are_counted_in_the_row_and_survive_their_worker(segment: Segment) -> None:
+    tally = Tally()
+    tally.attach(segment.words, segment.counters(1))
+    before = segment.words.tolist()
+    tally.waited(2_000_000, 3)
+    tally.took(50_000)
+    rows = [segment.counters(slot) for slot in range(segment.slots)]
+    changed = [at for at, word in enumerate(segment.words) if word != before[at]]
+    assert len(changed) == 2
+    assert all(rows[1] + len(COUNTERS) <= at < rows[1] + CELLS for at in changed)
+    for _ in range(2):
+        found = read_buckets(segment.words, TOTALS, rows)
+        assert (sum(found["queue_wait"]), sum(found["answer_time"])) == (3, 1)
+        assert found["queue_wait"].index(3) > found["answer_time"].index(1)
+        fold(segment.words, HEADER["fold"], TOTALS, rows[1])
+    assert not any(segment.words[rows[1] : rows[1] + CELLS])
+    assert (tally.queue_wait, tally.answer_time) == (6_000_000, 50_000)
+
+
+def test_what_another_wrote_into_our_buckets_does_not_end_us(segment: Segment) -> None:
+    tally = Tally()
+    tally.attach(segment.words, segment.counters(0))
+    for at in range(segment.counters(0), segment.counters(0) + CELLS):
+        segment.words[at] = 2**64 - 1
+    tally.took(50_000, 7)
+    tally.waited(50_000, 7)
+    assert sum(word == 6 for word in segment.words) >= 2
+
+
+def test_a_round_times_what_it_answered() -> None:
+    tally = Tally()
+    tally.round_ends(1_000_000)
+    assert tally.answer_time == 0
+    tally.requests = 5
+    tally.apart = 2  # under way still
+    tally.round_ends(1_000_000)
+    tally.round_ends(9_000_000)
+    assert tally.answer_time == 3_000_000
+    assert sum(tally.answer_times._words) == 3
+    tally.requests = 6
+    tally.round_ends(2_000_000)
+    assert tally.answer_time == 5_000_000

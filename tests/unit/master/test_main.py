@@ -20,7 +20,7 @@ from pyserver.ipc.channel import Gone, Kind, Message
 from pyserver.ipc.observe import Snapshot, snapshot
 from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import HEADER, SHM, Segment
-from pyserver.ipc.stats import COUNTERS
+from pyserver.ipc.stats import CELLS
 from pyserver.limits import START_TRIES
 from pyserver.master import main
 
@@ -341,7 +341,7 @@ def test_a_worker_that_writes_anything_into_the_segment_ends_nobody_else(running
                 segment.words[segment.row(0, name)] = value
             for name in ("in_hand", "restarts", "fold", "queue_mutex_turns", "queue_mutex_holds", "stats_mutex_holds"):
                 segment.words[HEADER[name]] = value
-            for at in range(segment.counters(0), segment.counters(0) + len(COUNTERS)):
+            for at in range(segment.counters(0), segment.counters(0) + CELLS):
                 segment.words[at] = value
 
     running.start(lambda assignment: answering(assignment, forge))

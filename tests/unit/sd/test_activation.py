@@ -146,7 +146,8 @@ def test_what_an_earlier_start_has_stored_is_no_listener(tcp4: socket.socket) ->
 def test_unknown_name_is_refused_with_what_to_write(tcp4: socket.socket, unix: socket.socket) -> None:
     result, left, _, still = run([tcp4.fileno(), unix.fileno()], for_us(2, "http:https"))
     assert result == (
-        "descriptor 4 is named 'https', known names are: http, control; set FileDescriptorName=http in its .socket unit"
+        "descriptor 4 is named 'https', known names are: http, control, admin;"
+        " set FileDescriptorName=http in its .socket unit"
     )
     assert left == []
     assert still == [], "a refusal keeps no descriptor"

@@ -742,6 +742,75 @@ def test_every_byte_is_counted(hall: Hall) -> None:
     assert hall.tally.bytes_sent == received
 
 
+def timed(hall: Hall) -> list[int]:
+    """How many answers each bucket holds that holds any, shortest first."""
+    return [count for count in hall.tally.answer_times._words if count]
+
+
+def test_answers_that_are_out_at_once_are_timed_with_their_round(hall: Hall) -> None:
+    hall.client(GET + GET)
+    hall.turn()
+    assert hall.tally.apart == 0
+    hall.tally.round_ends(50_000)
+    assert timed(hall) == [2]
+
+
+def test_an_answer_that_takes_longer_is_timed_from_its_round_to_its_end(hall: Hall) -> None:
+    client = hall.client(LARGE, buffer=4096)
+    hall.turn()
+    hall.tally.round_ends(50_000)
+    assert (hall.tally.requests, timed(hall)) == (1, [])
+    hall.connections.table[next(iter(hall.connections.table))].began -= 1000
+    received = 0
+    while got := len(heard(client)):
+        received += got
+        hall.turn()
+    assert received > LARGE_BYTES
+    assert timed(hall) == [1]
+    assert hall.tally.answer_time > 1000e9
+    hall.tally.round_ends(50_000)
+    assert timed(hall) == [1], "once"
+    client.sendall(GET)
+    hall.turn()
+    hall.tally.round_ends(50_000)
+    assert timed(hall) == [1, 1], "the next one with its round"
+
+
+@pytest.mark.parametrize("target", [GET, LARGE])
+def test_an_answer_from_the_disk_is_timed_from_its_head(hall: Hall, target: bytes) -> None:
+    hall.root.cold = True
+    client = hall.client(target)
+    (connection,) = hall.connections.table.values()
+    hall.root.cold = False
+    connection.began -= 1000
+    while heard(client) or hall.connections.jobs or connection.phase is not Phase.READING:
+        hall.turn()
+    hall.tally.round_ends(50_000)
+    assert (hall.tally.requests, timed(hall)) == (1, [1])
+    assert hall.tally.answer_time > 1000e9
+
+
+def test_what_has_no_head_or_no_end_is_not_timed(hall: Hall) -> None:
+    hall.client(b"nonsense\r\n\r\n")
+    cut = hall.client(LARGE, buffer=4096)
+    hall.turn()
+    cut.close()
+    hall.turn()
+    hall.tally.round_ends(50_000)
+    assert (hall.tally.requests, timed(hall)) == (2, [])
+
+
+def test_what_the_memo_does_not_know_is_counted(hall: Hall) -> None:
+    client = hall.client()
+    for misses in (1, 2, 2, 2):  # the first time only the hash is kept
+        client.sendall(GET)
+        hall.turn()
+        assert hall.tally.memo_misses == misses
+    hall.client(b"nonsense\r\n\r\n")
+    hall.turn()
+    assert (hall.tally.memo_misses, hall.tally.requests) == (3, 5)
+
+
 def test_lines_of_the_log(hall: Hall) -> None:
     client = hall.client(GET + b"HEAD /small.txt HTTP/1.1\r\nHost: x\r\nUser-Agent: me\r\n\r\n" + b"bad\r\n\r\n")
     hall.turn()

@@ -19,8 +19,8 @@ from pyserver.http.reader import RequestReader
 from pyserver.ipc.assignment import Assignment
 from pyserver.ipc.channel import Channel, Kind, Message
 from pyserver.ipc.queue import Queue
-from pyserver.ipc.segment import Segment
-from pyserver.ipc.stats import index_of
+from pyserver.ipc.segment import TOTALS, Segment
+from pyserver.ipc.stats import index_of, read_buckets
 from pyserver.limits import ROUND_S
 from pyserver.worker.connection import Job
 from pyserver.worker.pool import Pool
@@ -148,6 +148,9 @@ def test_a_client_is_taken_counted_and_answered(running: Running) -> None:
     assert (running.queue.room, running.queue.depth, running.queue.waiting(0)) == (64, 0, 0)
     assert running.counter("connections_open") == 1
     assert running.counter("queue_wait") > 0
+    buckets = read_buckets(running.segment.words, TOTALS, [running.segment.counters(0)])
+    assert [sum(buckets[name]) for name in ("queue_wait", "answer_time")] == [1, 1]
+    assert running.counter("answer_time") > 0
     client.close()
     wait_until(lambda: running.counter("connections_open") == 0)
 

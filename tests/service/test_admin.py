@@ -1,0 +1,174 @@
+"""The listener for administrators: it tells how the server is, and the public one does not."""
+
+import contextlib
+import json
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from tests.service.client import Address, Client, ask, request
+from tests.service.conftest import Serve
+from tests.service.harness import Server, descriptors, wait_until
+
+PATHS = ("/metrics", "/status.json", "/healthz", "/readyz")
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def admin(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
+    """A listener as systemd makes it from pyserver-admin.socket."""
+    with TemporaryDirectory(prefix="pyserver-") as folder:
+        unix = request.param == "unix"
+        made = socket.socket(socket.AF_UNIX if unix else socket.AF_INET)
+        made.bind(f"{folder}/admin" if unix else ("127.0.0.1", 0))
+        made.listen(64)
+        yield made
+        made.close()
+
+
+def at(admin: socket.socket) -> Address:
+    address: Address = admin.getsockname()
+    return address
+
+
+def public(server: Server) -> Address:
+    """The server binds this one itself, and says so second."""
+    return next(
+        (host, int(port))
+        for url in server.urls
+        if url.startswith("http://")
+        for host, _, port in [url.removeprefix("http://").rpartition(":")]
+    )
+
+
+def test_it_tells_how_the_server_is(serve: Serve, admin: socket.socket) -> None:
+    server = serve(listeners=[("admin", admin)])
+    for _ in range(5):
+        assert ask(public(server), "/small.txt").status == 200
+    wait_until(lambda: server.counters()["requests"] == 5)
+    with Client(at(admin)) as client:
+        assert client.ask("/healthz").content == b"alive\n"
+        assert client.ask("/readyz").content == b"ready\n"
+        document = json.loads(client.ask("/status.json").content)
+        assert document["master_pid"] == server.pid
+        assert document["totals"]["responses_2xx"] >= 5
+        metrics = client.ask("/metrics")
+        assert metrics.status == 200
+        assert b"\npyserver_queue_wait_seconds_count 6.0\n" in metrics.content
+        assert client.ask("/metrics", method="HEAD").content == b""
+        client.send(request("/healthz") + request("/readyz") + request("/healthz"))
+        assert [client.answer().content for _ in range(3)] == [b"alive\n", b"ready\n", b"alive\n"]
+        assert client.ask("/small.txt").status == 404
+        assert client.ask("/metrics", method="POST").status == 405
+
+
+def test_the_same_bytes_mean_another_thing_at_each_listener(serve: Serve, site: Path, admin: socket.socket) -> None:
+    """However often they come, and so whatever the memo has of them; one worker has both."""
+    for path in PATHS:
+        (site / path.lstrip("/")).write_text("of the site")
+    server = serve(listeners=[("admin", admin)], workers=1)
+    with Client(public(server)) as visitor, Client(at(admin)) as administrator:
+        for _ in range(30):
+            for path in PATHS:
+                assert visitor.ask(path).content == b"of the site"
+                assert administrator.ask(path).content != b"of the site"
+    assert server.counters()["memo_misses"] < 240, "the visitor's came from the memo"
+
+
+def test_at_the_public_listener_there_is_nothing_of_it(serve: Serve, admin: socket.socket) -> None:
+    server = serve(listeners=[("admin", admin)])
+    for path in PATHS:
+        assert ask(public(server), path).status == 404
+
+
+def test_without_the_listener_there_is_nothing_of_it(serve: Serve) -> None:
+    server = serve()
+    for path in PATHS:
+        assert server.ask(path).status == 404
+
+
+@pytest.mark.parametrize("admin", ["tcp"], indirect=True)
+def test_a_page_that_was_led_to_loopback_reads_nothing(serve: Serve, admin: socket.socket) -> None:
+    serve(listeners=[("admin", admin)])
+    with Client(at(admin)) as client:
+        assert client.ask("/status.json", host="rebound.example").status == 421
+        assert client.ask("/status.json", host="127.0.0.1:9180").status == 200
+
+
+def browser() -> str | None:
+    return shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.mark.skipif(browser() is None, reason="chromium is not installed")
+@pytest.mark.parametrize("admin", ["tcp"], indirect=True)
+def test_the_page_shows_it_in_a_browser(serve: Serve, admin: socket.socket, tmp_path: Path) -> None:
+    """Its policy lets its own script and style run, which is seen by what the script has filled in."""
+    server = serve(listeners=[("admin", admin)])
+    for _ in range(7):
+        ask(public(server), "/small.txt")
+    host, port = admin.getsockname()
+    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--virtual-time-budget=3000")
+    command = [str(browser()), *flags, f"--user-data-dir={tmp_path}/profile", "--dump-dom", f"http://{host}:{port}/"]
+    shown = ""
+    for _ in range(3):  # a browser that does not come up says nothing about us
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            shown = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30).stdout
+        if shown:
+            break
+    assert ">serving, 2 of 2 workers ready</span>" in shown
+    for pid in server.workers().values():
+        assert f"<td>{pid}</td>" in shown
+
+
+def test_not_ready_while_it_drains(serve: Serve, admin: socket.socket) -> None:
+    server = serve(listeners=[("admin", admin)], settings={"server.drain": 10})
+    received = server.counters()["bytes_received"]
+    with Client(at(admin)) as client:
+        client.send(b"GET /readyz HTTP/1.1\r\n")
+        wait_until(lambda: server.counters()["bytes_received"] > received)
+        server.send_signal(signal.SIGTERM)
+        wait_until(lambda: server.logged("stopping"))
+        client.send(b"Host: localhost\r\n\r\n")
+        answer = client.answer()
+        assert (answer.status, answer.persists) == (503, False)
+        assert answer.content == b"not ready: the server is stopping\n"
+
+
+def test_it_lives_through_deaths_and_reloads(serve: Serve, admin: socket.socket) -> None:
+    server = serve(listeners=[("admin", admin)])
+    first = json.loads(ask(at(admin), "/status.json").content)["times"]["queue_wait"]["count"]
+    server.kill_worker(0)
+    server.replaced(0, 1)
+    done = server.reload()
+    assert done.returncode == 0, done.stderr
+    document = json.loads(ask(at(admin), "/status.json").content)
+    assert (document["restarts"], document["reloads"]) == (1, 1)
+    assert document["times"]["queue_wait"]["count"] > first
+    assert ask(public(server), "/small.txt").status == 200
+    assert ask(public(server), "/metrics").status == 404
+    wait_until(lambda: ask(at(admin), "/readyz").status == 200)
+
+
+def test_looks_cost_no_descriptor(serve: Serve, admin: socket.socket) -> None:
+    server = serve(listeners=[("admin", admin)], workers=1)
+    (worker,) = server.workers().values()
+    with Client(at(admin)) as client:
+        client.ask("/metrics")
+        before = len(descriptors(worker))
+        for _ in range(50):
+            for path in PATHS:
+                assert client.ask(path).status == 200
+        assert len(descriptors(worker)) == before
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
+def test_promtool_has_nothing_to_say(serve: Serve, admin: socket.socket) -> None:
+    server = serve(listeners=[("admin", admin)])
+    ask(public(server), "/small.txt")
+    metrics = ask(at(admin), "/metrics").content
+    done = subprocess.run(["promtool", "check", "metrics"], input=metrics, capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

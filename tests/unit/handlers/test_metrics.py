@@ -1,0 +1,100 @@
+"""Metrics: every counter is there, by the conventions of Prometheus, and its own tool has nothing to say against it."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("prometheus_client", reason="python3-prometheus-client is not installed")
+from prometheus_client import parser
+from prometheus_client.openmetrics import parser as openmetrics
+
+from pyserver.handlers.metrics import exposition
+from pyserver.ipc.observe import Snapshot, snapshot
+from pyserver.ipc.segment import HEADER, Segment
+from pyserver.ipc.stats import COUNTERS, HISTOGRAMS, Tally, index_of
+from pyserver.master.supervisor import State
+
+read_text: Any = parser.text_string_to_metric_families
+read_openmetrics: Any = openmetrics.text_string_to_metric_families
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+
+@pytest.fixture
+def seen() -> Iterator[Snapshot]:
+    """A server whose every counter has a value of its own."""
+    segment = Segment.private(2)
+    tally = Tally()
+    tally.attach(segment.words, segment.counters(0))
+    tally.waited(3_000_000, 4)
+    tally.took(10_000, 90)
+    tally.took(10**12)
+    for index in range(len(COUNTERS)):
+        segment.words[segment.counters(0) + index] = 1000 + index
+    segment.words[HEADER["crew"]] = segment.words[segment.row(0, "crew")] = 1
+    segment.words[segment.row(0)] = State.READY
+    segment.words[HEADER["since"]] = 1_700_000_000
+    yield snapshot(segment)
+    segment.close()
+
+
+def samples(text: str) -> dict[str, float]:
+    return {
+        sample.name + "".join(f"/{value}" for value in sample.labels.values()): sample.value
+        for family in read_text(text)
+        for sample in family.samples
+    }
+
+
+def test_every_counter_is_told_once_with_its_value(seen: Snapshot) -> None:
+    found = samples(exposition(seen, "")[1].decode())
+    timed = {histogram.name for histogram in HISTOGRAMS}
+    for counter in COUNTERS:
+        if counter.name not in timed:
+            assert list(found.values()).count(1000 + index_of(counter.name)) == 1, counter.name
+    assert found["pyserver_requests_total"] == 1000 + index_of("requests")
+    assert found["pyserver_sent_bytes_total"] == 1000 + index_of("bytes_sent")
+    assert found["pyserver_connections_open"] == 1000 + index_of("connections_open")
+    assert found["pyserver_responses_total/4xx"] == 1000 + index_of("responses_4xx")
+    assert found["pyserver_workers/ready"] == found["pyserver_ready"] == 1
+    assert found["pyserver_since_timestamp_seconds"] == 1_700_000_000
+
+
+def test_histograms_count_up_to_all(seen: Snapshot) -> None:
+    found = samples(exposition(seen, "")[1].decode())
+    name = "pyserver_answer_time_seconds"
+    bucket = f"{name}_bucket/"
+    buckets = [(float(key.removeprefix(bucket)), value) for key, value in found.items() if key.startswith(bucket)]
+    assert buckets
+    assert buckets == sorted(buckets)
+    assert [value for _, value in buckets] == sorted(value for _, value in buckets)
+    assert all(value == (90 if end >= 10e-6 else 0) for end, value in buckets[:-1])
+    assert buckets[-1] == (float("inf"), 91.0)
+    assert found[f"{name}_count"] == 91
+    assert found[f"{name}_sum"] == pytest.approx((1000 + index_of("answer_time")) / 1e9)
+
+
+def test_both_forms_say_the_same(seen: Snapshot) -> None:
+    kind, text = exposition(seen, OPENMETRICS)
+    assert kind.startswith("application/openmetrics-text")
+    told = {sample for family in read_openmetrics(text.decode()) for sample in map(str, family.samples)}
+    plain = {sample for family in read_text(exposition(seen, "*/*")[1].decode()) for sample in map(str, family.samples)}
+    assert told == plain
+
+
+def test_every_metric_is_documented(seen: Snapshot) -> None:
+    text = exposition(seen, "")[1].decode()
+    families = re.findall(r"^# HELP (\S+) (.+)$", text, re.MULTILINE)
+    assert len(families) > 20
+    assert all(name.startswith("pyserver_") and len(help_) > 10 for name, help_ in families)
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
+def test_promtool_has_nothing_to_say(seen: Snapshot) -> None:
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=exposition(seen, "")[1], capture_output=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
