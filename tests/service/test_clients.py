@@ -202,3 +202,32 @@ def test_a_crowd_of_clients_makes_no_worker_larger(serve: Serve, amount: int) ->
             assert client.recv(100).startswith(b"HTTP/1.1 200 ")
     assert len(Path(f"/proc/{server.pid}/maps").read_text().splitlines()) == size
     assert server.counters()["limited_requests"] == 0
+
+
+def test_limits_are_set_and_taken_away_by_a_reload(serve: Serve, site: Path, tmp_path: Path) -> None:
+    config = tmp_path / "pyserver.toml"
+    without = f'[[site]]\nroot = "{site}"\n'
+    config.write_text(without)
+    server = serve(config=config)
+    with server.client(source=BAD) as client:
+        assert [client.ask("/small.txt").status for _ in range(20)] == [200] * 20
+        config.write_text(f"{without}[clients]\nrequest_rate = 1\nrequest_burst = 3\n")
+        assert server.reload().returncode == 0
+        wait_until(lambda: 429 in [client.ask("/small.txt").status for _ in range(20)], within=15)
+        config.write_text(without)
+        assert server.reload().returncode == 0
+        wait_until(lambda: 429 not in [client.ask("/small.txt").status for _ in range(20)], within=15)
+
+
+def test_administrators_are_not_limited(serve: Serve) -> None:
+    """They look when there is too much of all, perhaps from the address that has too much."""
+    with socket.create_server(("127.0.0.1", 0)) as public, socket.create_server(("127.0.0.1", 0)) as admin:
+        server = serve(
+            listeners=[("http", public), ("admin", admin)], bind=(), settings={**SELDOM, "clients.connections": 1}
+        )
+        with Client(public.getsockname(), source=BAD) as client:
+            assert 429 in [client.ask("/small.txt").status for _ in range(20)]
+            for _ in range(3):
+                with Client(admin.getsockname(), source=BAD) as administrator:
+                    assert [administrator.ask("/healthz").status for _ in range(10)] == [200] * 10
+        wait_until(lambda: server.counters()["limited_requests"] > 0)
