@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit status."""
     try:
         return _run(_parse(arguments))
-    except (Failed, Vanished) as error:
+    except (Failed, Vanished, OSError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -314,7 +314,7 @@ SERVERS: Final = {
         Server("floor", floor, (str(FLOOR), "--version"), ("gcc", "libc6-dev"), note="constant bytes: no server"),
         Server("nginx", nginx, ("nginx", "-v"), ("nginx-core",), log="its default: a write(2) for each line"),
         Server("apache", apache, ("apache2", "-v"), ("apache2",), log="its default: a write(2) for each line"),
-        Server("lighttpd", lighttpd, ("lighttpd", "-v"), ("lighttpd",), log="its default: in batches of 4 KiB or 4 s"),
+        Server("lighttpd", lighttpd, ("lighttpd", "-v"), ("lighttpd",), log="its default: in batches"),
         Server("h2o", h2o, ("h2o", "-v"), ("h2o",), log="its default: a write(2) for each line"),
         Server("caddy", caddy, ("caddy", "version"), ("caddy",), log="its default for requests: JSON"),
         Server(

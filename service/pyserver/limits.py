@@ -58,6 +58,13 @@ LINGER_MAX_BYTES: Final = 256 * KIB
 # leader from the others (1 MiB is about 0.3 ms on loopback).
 SENDFILE_BYTES: Final = 1 * MIB
 
+# -- limits per client (enforced by worker.admission) ---------------------------------------
+
+# A client that is refused is told of in the log, and then not again for so long; so many clients in each worker. What
+# else was refused meanwhile is told as one number: a flood is not to become one of the log.
+CLIENTS_TOLD_S: Final = 60.0
+CLIENTS_TOLD_MAX: Final = 16
+
 # -- the queue (enforced by master.acceptor, ipc.channel) ----------------------------------
 
 # Descriptors in one message. SCM_RIGHTS allows 253; 16 is where the gain of a batch levels off.

@@ -33,7 +33,13 @@ def test_the_units_of_instances_are_those_of_the_service(unit: str) -> None:
 
 
 def test_the_packaged_configuration_is_the_defaults_and_a_root() -> None:
-    assert tomllib.loads(sample()) == {"site": [{"root": "/var/www/pyserver"}], "server": {}, "limits": {}, "log": {}}
+    assert tomllib.loads(sample()) == {
+        "site": [{"root": "/var/www/pyserver"}],
+        "server": {},
+        "limits": {},
+        "clients": {},
+        "log": {},
+    }
 
 
 @pytest.mark.parametrize("comments", ["kept", "removed"])

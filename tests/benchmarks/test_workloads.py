@@ -52,6 +52,13 @@ def test_the_files_of_the_browsers_are_told_right(place: Place) -> None:
         assert check.content == (place.site / name[1:]).read_bytes()
 
 
+def test_the_page_tells_every_workload_and_its_aim() -> None:
+    text = (Path(__file__).parents[2] / "docs/performance.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines() if line.startswith("| `")]
+    told = {row[1].strip("`"): row[3] for row in rows}
+    assert told == {name: f"{workload.target:.2f}" for name, workload in WORKLOADS.items()}
+
+
 @pytest.mark.parametrize("name", SERVERS)
 @pytest.mark.parametrize("log", [True, False])
 def test_every_server_is_told_the_port_the_files_and_the_log(name: str, log: bool, tmp_path: Path) -> None:

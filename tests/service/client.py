@@ -62,7 +62,7 @@ class Answer:
 class Client:
     """One connection."""
 
-    def __init__(self, address: Address, *, within: float = 5.0, receive_buffer: int = 0) -> None:
+    def __init__(self, address: Address, *, within: float = 5.0, receive_buffer: int = 0, source: str = "") -> None:
         self.within = within
         self.received = b""  # and not yet part of an answer
         family = (
@@ -73,6 +73,8 @@ class Client:
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         try:
+            if source:  # its own address: on loopback any of 127.0.0.0/8
+                self.socket.bind((source, 0))
             with self._told():
                 self.socket.connect(address)
         except Failure:

@@ -201,9 +201,9 @@ class Server:
 
     # -- what a client does ------------------------------------------------------------------------
 
-    def client(self, *, within: float = 5.0, receive_buffer: int = 0) -> Client:
+    def client(self, *, within: float = 5.0, receive_buffer: int = 0, source: str = "") -> Client:
         """Connect."""
-        return Client(self.address, within=within, receive_buffer=receive_buffer)
+        return Client(self.address, within=within, receive_buffer=receive_buffer, source=source)
 
     @contextlib.contextmanager
     def clients(self, count: int, *, within: float = 5.0) -> Iterator[list[Client]]:

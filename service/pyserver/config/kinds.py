@@ -6,6 +6,7 @@ Fails:   Refused.
 Used by: config.options; config.sitekinds.
 """
 
+import ipaddress
 import math
 import re
 from collections.abc import Callable
@@ -141,6 +142,27 @@ def _address(value: object, _base: str) -> Address:
     return Address.parse(value)
 
 
+def _networks(value: object, _base: str) -> tuple[str, ...]:
+    if isinstance(value, str):
+        raise Refused(is_a(value), f"write [{literal(value)}]")
+    if not isinstance(value, list):
+        raise Refused(is_a(value))
+    for network in value:
+        try:
+            ipaddress.ip_network(network if isinstance(network, str) else "")
+        except ValueError:
+            raise Refused(f"has {literal(network)}, which is not a network", _network_meant(network)) from None
+    return tuple(value)
+
+
+def _network_meant(text: object) -> str | None:
+    """Return what to write for a network that was written with bits of a host in it."""
+    try:
+        return f"write {literal(str(ipaddress.ip_network(text, strict=False)))}" if isinstance(text, str) else None
+    except ValueError:
+        return None
+
+
 COUNT: Final = Kind("a whole number", _count)
 COUNT_OR_AUTO: Final = Kind('"auto" or a whole number', _count_or_auto)
 SECONDS: Final = Kind("seconds", _seconds)
@@ -150,4 +172,5 @@ INSTANCE: Final = Kind('a name like "blog", of letters, digits and . _ - @', _in
 FOLDER: Final = Kind("the path of a folder", _path, '"/var/www/pyserver"')
 OTHER_FOLDER: Final = FOLDER._replace(example='"/srv/static"')
 NAMES: Final = Kind('a list of names without slash, like ["index.html"]', _names)
+NETWORKS: Final = Kind('a list of addresses and networks, like ["192.0.2.7", "2001:db8::/32"]', _networks)
 ADDRESS: Final = Kind('an address like "127.0.0.1:8080"', _address, '"127.0.0.1:8080"')

@@ -20,6 +20,7 @@ from pyserver.config.kinds import (
     INSTANCE,
     LOG_TARGET,
     NAMES,
+    NETWORKS,
     OTHER_FOLDER,
     SECONDS,
     SIZE,
@@ -178,6 +179,62 @@ class Limits:
         bounds=(0, 64 * 1024 * MIB),
         unit="bytes",
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clients:
+    """What one client may take: an IPv4 address, or the /64 of an IPv6 address; 0: as much as it likes."""
+
+    connections: int = _option(
+        COUNT,
+        "Connections open at a time; further ones are closed.",
+        default=0,
+        bounds=(0, 1_000_000),
+        unit="connections",
+    )
+    connection_rate: int = _option(
+        COUNT,
+        "New connections a second, in the long run; further ones are closed.",
+        default=0,
+        bounds=(0, 1_000_000),
+        unit="connections a second",
+    )
+    connection_burst: int = _option(
+        COUNT,
+        "New connections that may come at once.",
+        default=50,
+        bounds=(1, 1_000_000),
+        unit="connections",
+    )
+    request_rate: int = _option(
+        COUNT,
+        "Requests a second, in the long run; further ones are answered by 429 with Retry-After.",
+        default=0,
+        bounds=(0, 1_000_000),
+        unit="requests a second",
+    )
+    request_burst: int = _option(
+        COUNT,
+        "Requests that may come at once.",
+        default=100,
+        bounds=(1, 1_000_000),
+        unit="requests",
+    )
+    exempt: tuple[str, ...] = _option(
+        NETWORKS,
+        "Who is not counted; clients on UNIX sockets never are.",
+        default=(),
+    )
+    dry_run: bool = _option(
+        FLAG,
+        "Count and log what would be refused, and refuse nothing.",
+        default=False,
+    )
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is anything to be kept."""
+        return bool(self.connections or self.connection_rate or self.request_rate)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -342,7 +399,7 @@ class Site:
     fields: tuple[FieldRule, ...] = ()
 
 
-TABLES: Final[Mapping[str, type]] = {"server": Server, "limits": Limits, "log": Log}
+TABLES: Final[Mapping[str, type]] = {"server": Server, "limits": Limits, "clients": Clients, "log": Log}
 LISTS: Final[Mapping[str, type]] = {
     "listen": Listen,
     "site": Site,
@@ -439,6 +496,7 @@ class Config:
     sites: tuple[Site, ...]
     server: Server = Server()
     limits: Limits = Limits()
+    clients: Clients = Clients()
     log: Log = Log()
     listen: tuple[Address, ...] = DEFAULT_LISTEN
     files: tuple[str, ...] = ()  # what was read, in this order

@@ -18,8 +18,9 @@ not in those bytes:
 - the worker's end, after which answers say `Connection: close`: close() when it begins to drain;
 - content: what follows a head that announces some is not the next request, so such heads are never kept;
 - the listener: whoever comes by one at which something else answers than the sites is not asked for here;
-- the client's address: no answer depends on it. Whatever comes to (limits, rules by address) belongs
-  before the memo or into its key; the table in its tests lists what was thought of.
+- the client's address: no answer depends on it. Limits by address (worker.admission) are applied before an answer from
+  here is sent. Whatever else comes to depend on it belongs before the memo too, or into its key; the table in its tests
+  lists what was thought of.
 
 What comes for the first time (an answer: in its second) is not kept, only its hash, so a client that sends ever new
 heads costs others nothing. A hash that two heads share keeps one of them a request too early, and nothing else: keys

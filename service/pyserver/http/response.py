@@ -39,6 +39,7 @@ SENTENCES: Final = {
     414: "The address is too long.",
     416: "The page has no such part.",
     417: "Your browser expects something that this server does not do.",
+    429: "There were too many requests from your address. Please try again in a moment.",
     431: "Your browser sent too many or too long header fields. Deleting the cookies of this site may help.",
     500: "Something went wrong here. It is not your fault.",
     501: "This server does not know how to do that.",

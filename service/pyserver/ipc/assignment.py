@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from pyserver.config import Config
 from pyserver.ipc.channel import End
+from pyserver.ipc.clients import ClientTable
 from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import Segment
 
@@ -32,3 +33,4 @@ class Assignment(NamedTuple):
     segment: Segment
     queue: Queue  # with this worker's own cells
     origins: tuple[Origin, ...]  # by index, as messages name them
+    clients: ClientTable | None = None  # where there are limits of [clients]

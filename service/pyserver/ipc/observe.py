@@ -246,13 +246,16 @@ def as_text(seen: Snapshot) -> str:
         lines.append(f"reloads     {seen.reloads}, the last {_when(seen.reloaded)}")
     trouble = {
         "ended by a deadline": totals["deadlines"],
+        "connections over a client's limit": totals["limited_open"] + totals["limited_connections"],
+        "requests over a client's limit": totals["limited_requests"],
         "lost": totals["connections_lost"],
         "errors of ours": totals["failures"],
         "log lines dropped": totals["log_lines_dropped"],
         "pauses without descriptors": seen.accept_pauses,
     }
     if any(trouble.values()):
-        lines.append("trouble     " + ", ".join(f"{count} {what}" for what, count in trouble.items() if count))
+        text = ", ".join(f"{count} {what}" for what, count in trouble.items() if count)
+        lines += textwrap.wrap(text, 80, initial_indent="trouble     ", subsequent_indent=" " * 12)
     lines.append("worker state         pid  gen      age  silent  queue   open     requests")
     lines.extend(
         f"{worker.slot:>6} {worker.state:8} {worker.pid:>8} {worker.generation:>4} {_age(worker.age_s):>8}"

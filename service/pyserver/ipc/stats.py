@@ -52,6 +52,9 @@ COUNTERS: Final = (
     Counter("answer_time", "nanoseconds", "time from the head of a request to the end of its answer, summed up"),
     Counter("threads_busy", "threads", "threads that do what may block, at present", gauge=True),
     Counter("deadlines", "connections", "connections ended by a deadline"),
+    Counter("limited_open", "connections", "connections beyond the option clients.connections"),
+    Counter("limited_connections", "connections", "connections beyond the option clients.connection_rate"),
+    Counter("limited_requests", "requests", "requests beyond the option clients.request_rate"),
     Counter("failures", "events", "errors of ours that were logged with a traceback"),
     Counter("log_lines_dropped", "lines", "access log lines that could not be written"),
 )
@@ -138,6 +141,9 @@ class Tally:
         "connections_open",
         "deadlines",
         "failures",
+        "limited_connections",
+        "limited_open",
+        "limited_requests",
         "log_lines_dropped",
         "memo_misses",
         "queue_wait",
@@ -163,6 +169,9 @@ class Tally:
         self._in_rounds = 0  # and those that are
         self.threads_busy = 0
         self.deadlines = 0
+        self.limited_open = 0
+        self.limited_connections = 0
+        self.limited_requests = 0
         self.failures = 0
         self.log_lines_dropped = 0
 
@@ -214,6 +223,9 @@ class Tally:
                 self.answer_time,
                 self.threads_busy,
                 self.deadlines,
+                self.limited_open,
+                self.limited_connections,
+                self.limited_requests,
                 self.failures,
                 self.log_lines_dropped,
             ),

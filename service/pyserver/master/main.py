@@ -31,6 +31,7 @@ from pyserver.config import Config
 from pyserver.ipc import segment as segments
 from pyserver.ipc.assignment import Assignment, Origin
 from pyserver.ipc.channel import Channel, Drain, Full, Garbled, Gone, Kind, Message
+from pyserver.ipc.clients import ClientTable
 from pyserver.ipc.control import Control, address_of, answer
 from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import HEADER, Segment, SegmentError
@@ -181,6 +182,10 @@ class Master:
             self._queue = Queue.adopt(self._segment, handed.capacity, sent, handed.in_hand)
         undo.callback(self._queue.close)
         self._words = self._segment.words
+        # Of this life's workers: those of an earlier one, which drain, have theirs.
+        self._clients = ClientTable(SLOTS_MAX) if self._config.clients.limited else None
+        if self._clients is not None:
+            undo.callback(self._clients.close)
         self._poll = select.epoll()
         undo.callback(self._poll.close)
         self._readers: dict[int, Callable[[], object]] = {}  # descriptor -> what to do when it is readable
@@ -439,6 +444,8 @@ class Master:
         del self._readers[pidfd], self._children[slot]
         place = self._places[slot]
         now = time.monotonic()
+        if self._clients is not None:
+            self._clients.clear(slot)
         drained = place.state is State.DRAINING
         cut = place.state is State.KILLED and (self._forced or place.drain_by > 0)
         serving = place.crew in (self._crew, self._coming)
@@ -618,6 +625,8 @@ class Master:
         now = time.monotonic()
         place.generation += 1
         place.spawned_at, place.beat = now, 0.0
+        if self._clients is not None:
+            self._clients.clear(slot)
         for word in ("beat_ns", "reopen_ns", "drain_by_ns", "drain_how"):
             words[self._segment.row(slot, word)] = 0
         words[self._segment.row(slot, "generation")] = place.generation
@@ -665,6 +674,7 @@ class Master:
                 segment=self._segment,
                 queue=self._queue.for_worker(slot),
                 origins=self._origins,
+                clients=self._clients,
             )
         )
 

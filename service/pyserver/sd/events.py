@@ -44,6 +44,49 @@ not offered by this kernel.
 """,
     ),
     Event(
+        "reload-failed",
+        "c8ee330c07332907d525074515d54f3e",
+        "A reload changed nothing",
+        ("reload failed: %s",),
+        """\
+The new configuration or the new code was tried in a process of its own and
+did not do, or its workers did not come up. All that served before serves on.
+The reason is in this record; mend it and reload again.
+""",
+    ),
+    Event(
+        "idle-kept",
+        "2df6cda4f1abd49284ba06aa62a23e56",
+        "Idle connections wait for the next start",
+        ("%d idle connections left with systemd",),
+        """\
+The service stops, and systemd holds the connections on which nothing was
+under way (FileDescriptorStoreMax=). After a restart they go on; after a stop
+systemd closes them.
+""",
+    ),
+    Event(
+        "idle-taken-up",
+        "1fe0228f65a6e4c955c3ced74966613e",
+        "Idle connections go on",
+        ("%d idle connections of an earlier start go on",),
+        """\
+Connections that an earlier start of the service had left with systemd were
+passed on to the workers; their clients have noticed nothing.
+""",
+    ),
+    Event(
+        "new-version",
+        "d6aab350aaa02919ea28a11abb736b7c",
+        "New configuration and new code",
+        ("version %s follows version %s, its workers start",),
+        """\
+The master has executed itself anew, under its process id and with its
+listeners. Its new workers start; those before them serve until the new ones
+do.
+""",
+    ),
+    Event(
         "worker-ready",
         "b852385b8e3e465cb7ef882e3e5d44f0",
         "A worker serves",

@@ -32,6 +32,7 @@ from pyserver.http.reader import RequestReader
 from pyserver.http.request import Request
 from pyserver.http.response import CONTINUE, Response, error_response
 from pyserver.ipc.assignment import Origin
+from pyserver.ipc.clients import Places
 from pyserver.ipc.messages import Drain
 from pyserver.ipc.stats import Tally
 from pyserver.limits import (
@@ -46,6 +47,7 @@ from pyserver.limits import (
     TARGET_MAX_BYTES,
 )
 from pyserver.worker.accesslog import AccessLog
+from pyserver.worker.admission import Admission
 from pyserver.worker.failures import FAILED, Failures
 from pyserver.worker.parking import Parking
 from pyserver.worker.transport import SEND, SEND_MORE, Outcome, Outgoing, send_at_once, untaken
@@ -101,6 +103,7 @@ class Connection:
         "answered",
         "began",
         "bucket",
+        "counted",
         "deadline",
         "fd",
         "head_of",
@@ -138,6 +141,7 @@ class Connection:
         self.lingered = 0  # bytes thrown away while lingering
         self.unblocked = False  # the socket is in non-blocking mode
         self.peer = b""  # address, when somebody asked
+        self.counted: Places | None = None  # where its client is, if it has limits
 
     @property
     def idle(self) -> bool:
@@ -165,6 +169,7 @@ class Connections:
         capacity: int,
         memo: Memo,
         failures: Failures | None = None,
+        admission: Admission | None = None,
         others: Mapping[int, Handler] | None = None,
     ) -> None:
         self.table: dict[int, Connection] = {}  # by descriptor
@@ -182,6 +187,7 @@ class Connections:
         self._tally = tally
         self._access = access
         self._failures = failures
+        self._admission = admission  # None: no client has limits
         self._poll = poll
         self._capacity = capacity
         self._memo = memo
@@ -195,6 +201,11 @@ class Connections:
         """Take over a client that the master passed on, and read from it at once."""
         client = _Socket(self._origins[origin].family, socket.SOCK_STREAM, 0, fd)
         connection = Connection(client, fd, self._clock.now + self._limits.head_deadline, origin)
+        limits = None if origin in self._others else self._admission  # administrators look whatever the load
+        if limits is not None and not self._admit(connection, limits, parked=parked):
+            self._tally.connections += 1
+            client.close()
+            return
         self.table[fd] = connection
         if origin in self._others:
             connection.reader = RequestReader()  # who has one goes the full way
@@ -203,6 +214,19 @@ class Connections:
         else:
             self._tally.connections += 1
         self.readable(connection)
+
+    @staticmethod
+    def _admit(connection: Connection, admission: Admission, *, parked: bool) -> bool:
+        """Tell whether a client may have this connection. One that another worker let in stays."""
+        places = admission.places_of(connection.socket)
+        if places is None:
+            return True
+        if parked:
+            admission.keep(places)
+        elif not admission.enter(places, connection.socket):
+            return False
+        connection.counted = places
+        return True
 
     def ready(self, connection: Connection) -> None:
         """Go on with a connection that epoll reports."""
@@ -248,6 +272,11 @@ class Connections:
             memo.turn(second)
         known = memo.answers.get(data)
         if known is not None:
+            if connection.counted is not None:  # before the memo: it knows no clients
+                too_many = self._too_many(connection, known[0])
+                if too_many is not None:
+                    self._tally.memo_misses += 1
+                    known = known[0], too_many
             goes_on = self._send(connection, *known)
         else:
             request = memo.request(data)
@@ -265,6 +294,8 @@ class Connections:
             self._tidy_at = inf
             if self._failures is not None:
                 self._failures.turn()
+            if self._admission is not None:
+                self._admission.turn()
             self.jobs += [Job(look.run, partial(self._looked_again, look)) for look in self._sites.tidy()]
         for connection in self._parking.due(now):
             phase = connection.phase
@@ -357,6 +388,11 @@ class Connections:
 
     def _respond(self, connection: Connection, request: Request) -> bool:
         """Answer one request; True when the answer is out and the connection goes on."""
+        if connection.counted is not None:
+            too_many = self._too_many(connection, request)
+            if too_many is not None:
+                self._tally.memo_misses += 1
+                return self._send(connection, request, too_many)
         sites = self._others.get(connection.origin, self._sites) if self._others else self._sites
         answer = sites.respond(request, lifecycle.persistence(request, self.draining))
         if isinstance(answer, Pending):
@@ -365,6 +401,22 @@ class Connections:
         self._tally.memo_misses += 1
         self._memo.keep(request, answer, self._clock.second)
         return self._send(connection, request, answer)
+
+    def _too_many(self, connection: Connection, request: Request) -> Response | None:
+        """Return the answer to a request that is one too many of its client (RFC 6585 4), None if it is not."""
+        assert self._admission is not None
+        assert connection.counted is not None
+        after = self._admission.request(connection.counted, connection.socket)
+        if not after:
+            return None
+        keep = lifecycle.persistence(request, self.draining)
+        return error_response(
+            429,
+            date=imf_fixdate(self._clock.second),
+            connection=lifecycle.connection_field(request.minor, keep),
+            head_only=request.method == b"HEAD",
+            fields=(b"Retry-After: %d\r\n" % after,),
+        )
 
     def _send(self, connection: Connection, request: Request, response: Response, *, looked: bool = True) -> bool:
         """Send an answer; True when all of it is out and the connection goes on.
@@ -463,6 +515,13 @@ class Connections:
         if request.method not in _PATIENT and (request.expects_continue or self._is_large(request)):
             # RFC 9110 10.1.1: the final answer at once. Whether the content still comes is the client's choice, so
             # the next request could not be found: the connection ends.
+            too_many = None if connection.counted is None else self._too_many(connection, request)
+            if too_many is not None:
+                # The end of it is not found here, so the connection ends whatever this answer says.
+                too_many.close = True
+                self._tally.memo_misses += 1
+                self._send(connection, request, too_many)
+                return False
             answer = self._others.get(connection.origin, self._sites).respond(request, False)
             if isinstance(answer, Pending):  # the error has a page of the site
                 self._hand_over(connection, request, answer)
@@ -664,6 +723,9 @@ class Connections:
             self._parking.remove(connection)
         self.returning.pop(connection, None)
         del self.table[connection.fd]
+        if connection.counted is not None:
+            assert self._admission is not None
+            self._admission.leave(connection.counted)
         if not at_work:  # a follower may be sending on it; see _was_closed
             connection.socket.close()  # and with it, out of epoll
 

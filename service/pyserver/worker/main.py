@@ -33,6 +33,7 @@ from pyserver.limits import COLLECT_EVERY_OBJECTS, FILES_KEPT_OPEN_MAX, WORKER_R
 from pyserver.sd import journal
 from pyserver.sd.journal import JournalOutput
 from pyserver.worker.accesslog import AccessLog
+from pyserver.worker.admission import Admission
 from pyserver.worker.connection import Connections
 from pyserver.worker.failures import Failures, share_of
 from pyserver.worker.pool import Pool
@@ -72,8 +73,21 @@ def run(assignment: Assignment) -> int:
     capacity = _capacity(config.sites)
     share = share_of(config.log.journal_requests, config.worker_count(), slot)
     failures = Failures(slot, share, clock) if share and isinstance(output, JournalOutput) else None
+    table = assignment.clients
+    admission = None if table is None else Admission(config.clients, table, slot, clock, tally)
     connections = Connections(
-        sites, assignment.origins, config.limits, clock, tally, access, poll, capacity, memo, failures, others
+        sites,
+        assignment.origins,
+        config.limits,
+        clock,
+        tally,
+        access,
+        poll,
+        capacity,
+        memo,
+        failures,
+        admission,
+        others,
     )
     pool = Pool(assignment, connections, clock, tally, access, poll, leave=lambda: os._exit(0))
     # What is here now stays: out of the collector's sight it is neither walked nor copied.

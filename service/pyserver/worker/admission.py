@@ -1,0 +1,161 @@
+"""Whether a client may have one more connection or request: the options of [clients], applied.
+
+Owns:    who counts as one client, who is exempt, and what is said of a refusal: counted each time, logged once per
+         client and period.
+Never:   answers or closes: worker.connection does.
+Used by: worker.main (makes one if any limit is set), worker.connection (asks before it does anything for one).
+
+One client is an IPv4 address, or the /64 of an IPv6 address, which is what a subscriber has at least (RFC 6177) and
+can move about in. Peers on UNIX sockets have no address: they are exempt, as are the networks that the option names.
+"""
+
+import ipaddress
+import logging
+import socket
+from typing import Final
+
+from pyserver.clock import Clock
+from pyserver.config import Clients
+from pyserver.ipc import clients
+from pyserver.ipc.clients import ClientTable, Places, Rate
+from pyserver.ipc.stats import Tally
+from pyserver.limits import CLIENTS_TOLD_MAX, CLIENTS_TOLD_S
+
+log = logging.getLogger("pyserver")
+
+_NS: Final = 1_000_000_000
+_V4_IN_V6: Final = bytes(10) + b"\xff\xff"  # RFC 4291 2.5.5.2: how a dual-stack listener sees IPv4
+
+
+class Admission:
+    """The limits of one worker's clients."""
+
+    def __init__(self, options: Clients, table: ClientTable, slot: int, clock: Clock, tally: Tally) -> None:
+        self._table = table
+        self._slot = slot
+        self._clock = clock
+        self._tally = tally
+        self._dry = options.dry_run
+        self._connections = options.connections
+        self._connection_rate = _rate(options.connection_rate, options.connection_burst)
+        self._request_rate = _rate(options.request_rate, options.request_burst)
+        self._connection_limits = (
+            f"more than {options.connections} connections",
+            f"more than {options.connection_rate} connections a second",
+        )
+        self._request_limit = f"more than {options.request_rate} requests a second"
+        self._exempt = [_Network(text) for text in options.exempt]
+        self._told: set[bytes] = set()  # clients, in this period
+        self._told_until = clock.now + CLIENTS_TOLD_S
+        self._untold = 0  # refusals of clients that were not told of
+
+    # -- called by the leader ------------------------------------------------------------------
+
+    def places_of(self, client: socket.socket) -> Places | None:
+        """Return where a connection's client is counted; None: it is exempt, or gone already."""
+        key = key_of(client)
+        if key is None or any(network.has(key) for network in self._exempt):
+            return None
+        return self._table.places(key)
+
+    def enter(self, places: Places, client: socket.socket) -> bool:
+        """Tell whether a client may have one more connection, and count it if so."""
+        if self._connections and self._table.open_now(places) >= self._connections:
+            self._tally.limited_open += 1
+            if self._refuse(client, self._connection_limits[0]):
+                return False
+        elif self._connection_rate is not None and self._take(clients.CONNECTIONS, places, self._connection_rate):
+            self._tally.limited_connections += 1
+            if self._refuse(client, self._connection_limits[1]):
+                return False
+        self.keep(places)
+        return True
+
+    def keep(self, places: Places) -> None:
+        """Count a connection that was let in before."""
+        self._table.enter(self._slot, places)
+
+    def leave(self, places: Places) -> None:
+        """Count a connection no more."""
+        self._table.leave(self._slot, places)
+
+    def request(self, places: Places, client: socket.socket) -> int:
+        """Return 0 if a client may have a request answered, else after how many seconds it may come again."""
+        if self._request_rate is None:
+            return 0
+        too_early = self._take(clients.REQUESTS, places, self._request_rate)
+        if not too_early:
+            return 0
+        self._tally.limited_requests += 1
+        return -(-too_early // _NS) if self._refuse(client, self._request_limit) else 0
+
+    def turn(self) -> None:
+        """Begin a new period of the log, if it is time, and tell what the last one left out."""
+        if self._clock.now < self._told_until:
+            return
+        if self._untold:
+            log.warning("%d refusals of further clients by the limits of [clients]", self._untold)
+        self._told.clear()
+        self._told_until, self._untold = self._clock.now + CLIENTS_TOLD_S, 0
+
+    # -- small steps -------------------------------------------------------------------------------
+
+    def _take(self, what: int, places: Places, rate: Rate) -> int:
+        return self._table.take(what, places, int(self._clock.now * _NS), rate)
+
+    def _refuse(self, client: socket.socket, why: str) -> bool:
+        """Say so, once for each client in a period; tell whether to do it."""
+        key = key_of(client) or b""
+        if key not in self._told:
+            if len(self._told) < CLIENTS_TOLD_MAX:
+                self._told.add(key)
+                what = "would be refused (dry run)" if self._dry else "refused"
+                log.warning("client %s wants %s, %s", named(key), why, what)
+            else:
+                self._untold += 1
+        return not self._dry
+
+
+class _Network:
+    """A network whose clients are exempt."""
+
+    def __init__(self, text: str) -> None:
+        network = ipaddress.ip_network(text)
+        # A client of IPv6 is known by the first half of its address.
+        self._bytes = 4 if network.version == 4 else 8
+        bits = min(network.prefixlen, 8 * self._bytes)
+        self._shift = 8 * self._bytes - bits
+        self._prefix = int.from_bytes(network.network_address.packed[: self._bytes], "big") >> self._shift
+
+    def has(self, key: bytes) -> bool:
+        return len(key) == self._bytes and int.from_bytes(key, "big") >> self._shift == self._prefix
+
+
+def _rate(per_second: int, burst: int) -> Rate | None:
+    return Rate.of(per_second, burst) if per_second else None
+
+
+def key_of(client: socket.socket) -> bytes | None:
+    """Return what a connection's client is known by: the address, of IPv6 the first half; None if it has none."""
+    if client.family == socket.AF_UNIX:
+        return None
+    try:
+        address = client.getpeername()
+    except OSError:
+        return None
+    return key_of_address(str(address[0]))
+
+
+def key_of_address(host: str) -> bytes:
+    """Return what the client of an address is known by."""
+    if ":" not in host:
+        return socket.inet_pton(socket.AF_INET, host)
+    packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    return packed[12:] if packed.startswith(_V4_IN_V6) else packed[:8]
+
+
+def named(key: bytes) -> str:
+    """Return how a log names a client."""
+    if len(key) == 4:
+        return socket.inet_ntop(socket.AF_INET, key)
+    return f"{socket.inet_ntop(socket.AF_INET6, key + bytes(8))}/64" if key else "that is gone"
