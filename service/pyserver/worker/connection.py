@@ -275,6 +275,7 @@ class Connections:
             if connection.counted is not None:  # before the memo: it knows no clients
                 too_many = self._too_many(connection, known[0])
                 if too_many is not None:
+                    self._tally.memo_misses += 1
                     known = known[0], too_many
             goes_on = self._send(connection, *known)
         else:
@@ -390,6 +391,7 @@ class Connections:
         if connection.counted is not None:
             too_many = self._too_many(connection, request)
             if too_many is not None:
+                self._tally.memo_misses += 1
                 return self._send(connection, request, too_many)
         sites = self._others.get(connection.origin, self._sites) if self._others else self._sites
         answer = sites.respond(request, lifecycle.persistence(request, self.draining))
@@ -518,6 +520,7 @@ class Connections:
             if too_many is not None:
                 # The end of it is not found here, so the connection ends whatever this answer says.
                 too_many.close = True
+                self._tally.memo_misses += 1
                 self._send(connection, request, too_many)
                 return False
             answer = self._others.get(connection.origin, self._sites).respond(request, False)
