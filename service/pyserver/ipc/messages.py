@@ -30,6 +30,11 @@ class Drain(IntEnum):
     MOVE = 1  # they go back to the master, whenever that is: other workers go on with them
 
 
+# From here on the state in a worker's row (segment.ROW, master.supervisor.State) says that the master ends it, by
+# SIGABRT or SIGKILL. It takes nothing out of its channel then: that would die with it, and its successor takes it.
+DOOMED_FROM: Final = 4
+
+
 class Garbled(Exception):
     """A message that this version does not understand."""
 

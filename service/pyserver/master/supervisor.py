@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Literal, NamedTuple
 
+from pyserver.ipc.messages import DOOMED_FROM
 from pyserver.limits import ABORT_GRACE_S, CUT_GRACE_S, PROVEN_AFTER_S, RESPAWN_DELAY_S
 
 log = logging.getLogger("pyserver")
@@ -24,7 +25,7 @@ class State(IntEnum):
     STARTING = 1  # spawned, has not said READY
     READY = 2  # may be given connections
     DRAINING = 3  # finishes what it has, gets nothing new
-    ABORTED = 4  # hung: told to write its stacks and die
+    ABORTED = DOOMED_FROM  # hung: told to write its stacks and die
     KILLED = 5  # SIGKILL sent, waiting for the exit
 
 

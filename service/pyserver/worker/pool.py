@@ -24,6 +24,7 @@ from typing import Final
 from pyserver.clock import Clock
 from pyserver.ipc.assignment import Assignment
 from pyserver.ipc.channel import Drain, Full, Garbled, Gone, Kind, Message
+from pyserver.ipc.messages import DOOMED_FROM
 from pyserver.ipc.semaphores import Stuck
 from pyserver.ipc.stats import Tally
 from pyserver.limits import MUTEX_PATIENCE_S, ROUND_S
@@ -81,6 +82,7 @@ class Pool:
         self._look_again_at = 0.0  # for idle connections, when it is not
         self._leave_by: float | None = None  # draining: when we go, at the latest
         self._reopen_at = assignment.segment.row(assignment.slot, "reopen_ns")
+        self._state_at = assignment.segment.row(assignment.slot, "state")
         self._drain_at = assignment.segment.row(assignment.slot, "drain_by_ns")
         self._drain_how_at = assignment.segment.row(assignment.slot, "drain_how")
         self._reopened = 0  # the last order to do so that we followed
@@ -229,7 +231,9 @@ class Pool:
     # -- the channel -------------------------------------------------------------------------------
 
     def _receive(self) -> None:
-        """Take one message from the master."""
+        """Take one message from the master, unless it is about to end us (after SIGSTOP, all threads wake for that)."""
+        if self._words[self._state_at] >= DOOMED_FROM:
+            return
         try:
             received = self._end.receive()
         except Garbled as error:

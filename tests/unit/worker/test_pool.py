@@ -18,6 +18,7 @@ from pyserver.config import Config, Server, Site
 from pyserver.http.reader import RequestReader
 from pyserver.ipc.assignment import Assignment
 from pyserver.ipc.channel import Channel, Kind, Message
+from pyserver.ipc.messages import DOOMED_FROM
 from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import TOTALS, Segment
 from pyserver.ipc.stats import index_of, read_buckets
@@ -310,6 +311,21 @@ def test_a_garbled_message_is_logged_and_no_reason_to_end(running: Running, erro
     running.channel.master_end._socket.send(b"what?")
     assert answered(running.client(GET))
     assert errors == ["the master sent a message of 5 bytes, expected 24, ignored"]
+
+
+def test_who_is_about_to_be_ended_takes_nothing_more(running: Running) -> None:
+    """What it took would die with it; its successor finds it in the channel."""
+    state = running.segment.row(0, "state")
+    before = running.segment.words[state]
+    running.segment.words[state] = DOOMED_FROM
+    client = running.client(GET)
+    client.settimeout(0.5)
+    with pytest.raises(TimeoutError):
+        client.recv(1)
+    assert running.queue.waiting(0) == 1
+    running.segment.words[state] = before
+    client.settimeout(5)
+    assert answered(client)
 
 
 def test_an_error_of_ours_closes_its_connection_and_no_other(running: Running, errors: list[str]) -> None:
