@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from pyserver import __version__, signals
@@ -61,12 +62,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 def serve(given: argparse.Namespace) -> int:
     """Serve until told to stop."""
     with signals.held_back():
-        config = load(given.config, given.overrides)
+        config = load(given.config, [*given.overrides, *_default_site(given)])
         if config.files and given.config is None:
             _complain(f"pyserver: using {config.files[0]}", _INFO)
         from pyserver.master import main as master_main  # noqa: PLC0415  `check` and `status` do without
 
         return master_main.run(config, enter_worker)
+
+
+def _default_site(given: argparse.Namespace) -> list[Override]:
+    """Return what is served where nothing says what to serve: the page that says that it works."""
+    named = given.config is not None or any(override.option == "--root" for override in given.overrides)
+    if named or os.path.lexists(DEFAULT_FILE):
+        return []
+    from pyserver import units  # noqa: PLC0415  only who starts without anything needs it
+
+    folder = units.data("www")
+    if folder is None:
+        return []
+    _complain(f"pyserver: neither --root nor {DEFAULT_FILE}: serving the page that comes with pyserver", _INFO)
+    return [Override("--root", str(folder))]
 
 
 def enter_worker(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  between the two main modules; not ours to know
@@ -171,6 +186,28 @@ def compress(given: argparse.Namespace) -> int:
     from pyserver import compress as work  # noqa: PLC0415  nothing else needs its libraries
 
     return work.main(given.root, given.level, given.formats, given.jobs)
+
+
+def units(given: argparse.Namespace) -> int:
+    """Print or write what a package would have put in its places."""
+    from pyserver import units as work  # noqa: PLC0415  no other command needs it
+
+    try:
+        command = os.path.realpath(given.command_path) if given.command_path else work.this_command()
+        if given.install is None:
+            for file in work.files(command):
+                print(f"# /{file.place}\n{file.content.decode()}")
+            return 0
+        os.umask(0o022)
+        for line in work.install(Path(given.install), command):
+            print(printable(line))
+    except (work.Unusable, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        _complain(f"pyserver: {error}")
+        return 1
+    print(_UNITS_NEXT, end="")
+    return 0
 
 
 def _complain(line: str, priority: int = _ERR) -> None:
@@ -299,6 +336,16 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--jobs", metavar="N", type=_jobs, default=cores, help="files at a time (default: one for each core)"
     )
+
+    command = commands.add_parser(
+        "units", help=_UNITS, description=_sentence(_UNITS), epilog=_UNITS_MORE, **_AS_WRITTEN
+    )
+    command.set_defaults(run=units)
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument("--print", action="store_true", help="print each file, with its place above it")
+    what.add_argument("--install", metavar="DIR", help="write them to their places below DIR; / is this system")
+    text = "the command of the service (default: the one that runs)"
+    command.add_argument("--command", metavar="FILE", dest="command_path", help=text)
     return parser
 
 
@@ -349,6 +396,8 @@ _STATUS: Final = "look once at a running server, also at a hung one"
 
 _COMPRESS: Final = "write compressed variants beside the files of a folder"
 
+_UNITS: Final = "print or install units, account and all else that a package would bring"
+
 _EXIT_CODES: Final = """\
 exit codes:
   0   done
@@ -378,6 +427,7 @@ _SERVE_MORE: Final = f"""\
 keys for --set, with their defaults:
 {_keys()}
 
+Where neither --root nor a file says what to serve, it is the page that comes with pyserver.
 Later ones replace earlier ones: defaults, the file, conf.d/*.toml by name, --set, the other options.
 
 examples:
@@ -459,4 +509,26 @@ exit codes:
   0   done
   1   a file could not be read, or a variant not written; the others are done
   2   wrong usage, or the library of a format is missing
+"""
+
+_UNITS_MORE: Final = f"""\
+For an installation by pip or pipx: units, the account, the message catalog, rotation of the log, examples, and, unless
+they are there already, {DEFAULT_FILE} and a first site in /var/www/pyserver. The units name the command
+that runs. It must lie where the service can see it: in a venv below /opt or /srv, not in a home or in /tmp.
+Packages of a distribution need none of this.
+
+examples:
+  pyserver units --print | less
+  pyserver units --install /           then do what it says
+
+exit codes:
+  0   done
+  1   there can be no units for this command, or a file could not be written
+  2   wrong usage
+"""
+
+_UNITS_NEXT: Final = """\
+next, as root:
+  systemd-sysusers && journalctl --update-catalog && systemctl daemon-reload
+  systemctl enable --now pyserver.socket pyserver.service
 """

@@ -1,7 +1,7 @@
 """The mechanism of worker processes: fork, watch, signal, reap. It has no opinion on when.
 
 Owns:    each child's pidfd.
-Never:   decides; waits for a child; reaps a process it did not fork (T-59).
+Never:   decides; waits for a child; reaps a process it did not fork (T-59), but in bury(), which PID 1 has to do.
 Fails:   OSError from fork(2) or pidfd_open(2): the caller tries again later.
 Used by: master.main.
 """
@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final, NamedTuple
 
 log = logging.getLogger("pyserver")
@@ -86,3 +86,17 @@ def reap(child: Child) -> str | None:
     except ValueError:
         name = f"signal {result.si_status}"
     return f"killed by {name}" + (", core dumped" if result.si_code == os.CLD_DUMPED else "")
+
+
+def bury(ours: Collection[int]) -> list[int]:
+    """Reap those who have ended and are not ours, and return them; for PID 1, which inherits every orphan.
+
+    Looked at first and then reaped by number, so that no child of ours is ever taken from who watches over it. One that
+    has ended hides those behind it until it is reaped; the caller tries again.
+    """
+    buried: list[int] = []
+    with contextlib.suppress(ChildProcessError):  # there is no child at all
+        while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and found.si_pid not in ours:
+            os.waitid(os.P_PID, found.si_pid, os.WEXITED | os.WNOHANG)
+            buried.append(found.si_pid)
+    return buried

@@ -539,6 +539,8 @@ class Master:
         if elapsed > self._period + min(self._rules.hung_after, self._rules.start_within) / 2:
             # We stood still (SIGSTOP, a frozen cgroup), and so perhaps did the workers: they get time to beat first.
             self._judge_from = now + TICK_S
+        if os.getpid() == 1:
+            self._bury_orphans()
         self._read_beats()
         owed, self._owed = self._owed, []
         for slot, kind in owed:
@@ -556,6 +558,14 @@ class Master:
         if self._ready and self._status is None and now - self._told_at >= TICK_S:
             self._tell(now - self._told_at)
             self._told_at = now
+
+    def _bury_orphans(self) -> None:
+        """In a container we are init: whoever loses the parent becomes our child, and nobody else can reap it."""
+        ours = {child.pid for child in self._children.values()}
+        if self._reload.rehearsal is not None:
+            ours.add(self._reload.rehearsal.pid)
+        for pid in children.bury(ours):
+            log.debug("process %d, which is none of ours, has ended", pid)
 
     def _tell(self, elapsed: float) -> None:
         """Tell systemd how things stand, if they changed."""

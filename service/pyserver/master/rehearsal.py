@@ -51,6 +51,11 @@ class Rehearsal:
             os.close(self._said)
             raise
 
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._child.pid
+
     def fileno(self) -> int:
         """Return what is readable once it has ended."""
         return self._child.pidfd

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.unit.processes import run_forked, wait_until
 
-from pyserver.master.children import Child, abort, reap, send_signal, spawn
+from pyserver.master.children import Child, abort, bury, reap, send_signal, spawn
 
 
 @pytest.fixture
@@ -103,6 +103,23 @@ def test_a_stranger_is_not_reaped(begin: Callable[..., Child]) -> None:
     child = begin(lambda: 0)
     assert ended(child) == "exited with status 0"
     assert stranger.wait(5) == 42
+
+
+def test_strangers_are_buried_and_children_are_left(begin: Callable[..., Child]) -> None:
+    """Two of either kind, so that a stranger comes behind a child whatever the kernel's order is."""
+    strangers = [subprocess.Popen(["true"])]
+    kin = [begin(lambda: 3), begin(lambda: 3)]
+    strangers.append(subprocess.Popen(["true"]))
+    pids = {each.pid for each in strangers} | {each.pid for each in kin}
+    wait_until(lambda: all(" Z " in Path(f"/proc/{pid}/stat").read_text() for pid in pids))
+    buried = bury({child.pid for child in kin})
+    for child in kin:
+        assert ended(child) == "exited with status 3"
+        buried += bury({each.pid for each in kin})
+    assert sorted(buried) == sorted(each.pid for each in strangers)
+    assert bury(()) == [], "there is no child any more"
+    for each in strangers:
+        each.wait(5)  # Popen finds that somebody else has reaped it
 
 
 def test_aborting_ends_a_child_also_when_it_is_stopped(begin: Callable[..., Child]) -> None:
