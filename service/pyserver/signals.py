@@ -3,7 +3,7 @@
 Owns:    ORDERS, what an administrator may say; the wake-up pipe, and the dispositions of the signals it was given;
          close() puts all back.
 Never:   logs, locks or decides inside a handler.
-Used by: master.main; cli (held_back).
+Used by: master.main, master.succession; cli (held_back).
 """
 
 import os

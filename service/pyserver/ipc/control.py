@@ -3,7 +3,7 @@ r"""`pyserver reload`: an order to a running master over its control socket, and
 Owns:    what is said there: one line each way; who may say it; the address where nobody gave the master a listener.
 Never:   blocks in the master; carries anything of a client of the server.
 Fails:   in the master never, whoever asks wrongly is told so; the command ends with exit status 1 and one line.
-Used by: master.main (Control), cli (main).
+Used by: master.main (Control), master.reload (answer), cli (main).
 
     client   pyserver reload\n
     master   done TEXT\n  or  failed TEXT\n            when it is decided, then it closes

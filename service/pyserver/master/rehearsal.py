@@ -3,7 +3,7 @@
 Owns:    that process, from its fork to its end, and what it said.
 Never:   touches the running service: the rehearsal has a segment without a name, and no client.
 Fails:   OSError from fork(2) or memfd_create(2); all else that can fail is what a rehearsal is for.
-Used by: master.main, in both processes.
+Used by: master.reload (starts it), master.main (is it).
 
 The process is the master's program executed again. It reads the configuration, looks whether it could take up what the
 master would hand over, and becomes a worker that finds the order to drain in its channel already: it goes through the

@@ -1,8 +1,8 @@
 """One reload after the other: who asked for it, until when it has to be decided, its rehearsal, and what is told.
 
 Owns:    the connections of those who wait for the outcome, in both lives of the master; the rehearsal's process.
-Never:   touches listeners, workers or the segment: master.main does, between begin() and done() or failed().
-Used by: master.main.
+Never:   touches listeners, workers or the segment: master.succession does, between begin() and done() or failed().
+Used by: master.main, which makes it; master.succession, master.stopping, master.standing.
 
 Asked for again while one is under way, it is done once more afterwards: what was changed meanwhile may not be in it.
 """

@@ -3,7 +3,7 @@
 Owns:    the table of states; the rules of respawn, throttle and hanging.
 Never:   forks, signals, reads a clock: it is told the time and answers with actions (master.children acts).
 Fails:   RuntimeError for an event that cannot happen in a state: our own inconsistency.
-Used by: master.main.
+Used by: master.main; master.workers, master.succession, master.stopping (the states).
 """
 
 import logging

@@ -5,7 +5,7 @@ Owns:    the notification socket, and NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_
 Never:   blocks. PID 1 can be stopped or busy for seconds, and the master that waits for it would not accept.
 Fails:   never; what does not get through is dropped and counted. READY and STOPPING are not lost by that: they go
          again, ahead of the next message.
-Used by: master.main.
+Used by: master.main; with it master.standing, master.reload, master.stopping, master.succession, master.stored.
 """
 
 import array

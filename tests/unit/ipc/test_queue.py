@@ -92,7 +92,7 @@ class Exchange:
         return run
 
     def mend(self, slot: int, living: list[int]) -> bool:
-        """Exactly what master.main does when a worker was reaped."""
+        """Exactly what master.workers does when a worker was reaped."""
         return self.queue.mend(slot, self.channels[slot].worker_end.first_number(), living)
 
     def mend_patiently(self, slot: int, living: list[int]) -> bool:

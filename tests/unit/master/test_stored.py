@@ -1,0 +1,63 @@
+"""Real sockets, left with a socket that stands for systemd, and taken from what an earlier start left."""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+from tests.unit.master.around import Around
+
+from pyserver.ipc.channel import Kind
+from pyserver.limits import STORED_BATCH_MAX
+from pyserver.master import stored
+from pyserver.sd import fdstore
+from pyserver.sd.fdstore import Stored
+
+
+@pytest.fixture
+def around() -> Iterator[Around]:
+    with ExitStack() as opened:
+        yield Around(opened)
+
+
+def is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def test_they_go_on_where_their_listener_is(around: Around, caplog: pytest.LogCaptureFixture) -> None:
+    name = fdstore.parked_name("http")
+    fitting, of_another = socket.socket(socket.AF_INET).detach(), socket.socket(socket.AF_INET).detach()
+    other_family, no_socket = socket.socket(socket.AF_UNIX).detach(), os.open(os.devnull, os.O_RDONLY)
+    found = [
+        Stored(name, fitting),
+        Stored(fdstore.parked_name("elsewhere"), of_another),
+        Stored(name, other_family),
+        Stored(name, no_socket),
+    ]
+    with caplog.at_level(logging.INFO):
+        stored.take(found, around.segment, around.acceptor, around.origins, around.notifier)
+    assert [(descriptors, message.kind, counted) for descriptors, message, counted in around.acceptor.carried] == [
+        ([fitting], Kind.PARKED, False)
+    ]
+    assert not os.get_inheritable(fitting)
+    assert [is_open(each) for each in (of_another, other_family, no_socket)] == [False] * 3
+    assert "1 idle connections of an earlier start go on" in caplog.text
+    told = around.told()
+    assert sum("FDSTOREREMOVE=1" in text for text in told) == 2
+    assert fdstore.SEGMENT in told[-1]
+    assert told[-1].endswith(" +1")
+
+
+def test_they_are_left_in_batches_under_the_name_of_their_listener(around: Around) -> None:
+    parked = [(socket.socket(socket.AF_INET).detach(), 0) for _ in range(STORED_BATCH_MAX + 1)]
+    stored.leave(parked, around.origins, around.notifier)
+    told = around.told()
+    assert [text.rpartition(" ")[2] for text in told] == [f"+{STORED_BATCH_MAX}", "+1"]
+    assert all(f"FDNAME={fdstore.parked_name('http')}" in text for text in told)
+    assert not any(is_open(descriptor) for descriptor, _ in parked)
