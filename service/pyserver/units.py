@@ -68,7 +68,8 @@ def files(command: str) -> Iterator[File]:
     if folder is None:
         raise Unusable("this pyserver came with its units: systemctl cat pyserver.service")
     shown = _shown(command)
-    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    for path in sorted(found, key=lambda path: (path.parent != folder, path.name)):  # examples last
         text = path.read_text()
         text = text.replace(f"BindReadOnlyPaths={_COMMAND} {_PYTHON}", f"BindReadOnlyPaths={shown}")
         yield File(_place(path, folder), text.replace(_COMMAND, command).encode(), path.suffix == ".toml")

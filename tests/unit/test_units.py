@@ -94,3 +94,13 @@ def test_a_place_that_cannot_be_written_is_one_line_and_1(tmp_path: Path, capsys
     assert main(["units", "--install", str(tmp_path), "--command", COMMAND]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "etc" in line
+
+
+def test_a_package_of_the_distribution_has_its_units_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(units, "_DATA", tmp_path / "pyserver/data")
+    monkeypatch.setattr(units, "_TREE", tmp_path)
+    assert main(["units", "--print", "--command", "/usr/bin/pyserver"]) == 1
+    assert capsys.readouterr().err == "pyserver: this pyserver came with its units: systemctl cat pyserver.service\n"
+    assert units.data("www") is None
