@@ -97,7 +97,7 @@ class Service:
         """After stop: no process, nothing in /dev/shm; and nothing in the journal that is a mistake of ours."""
         assert self.processes() == {}
         assert self.machine.output("ls", "-A", "/dev/shm") == ""
-        assert "Traceback" not in "\n".join(self.messages())
+        assert [text for text in self.messages() if "Traceback" in text] == []
 
     # -- what is seen ----------------------------------------------------------------------------------------
 
