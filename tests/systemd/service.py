@@ -97,7 +97,8 @@ class Service:
         """After stop: no process, nothing in /dev/shm; and nothing in the journal that is a mistake of ours."""
         assert self.processes() == {}
         assert self.machine.output("ls", "-A", "/dev/shm") == ""
-        assert [text for text in self.messages() if "Traceback" in text] == []
+        tracebacks = [text for text in self.messages() if "Traceback" in text]
+        assert not tracebacks, tracebacks[0]
 
     # -- what is seen ----------------------------------------------------------------------------------------
 
