@@ -78,6 +78,8 @@ class Acceptor:
 
     def accept(self, listener: int) -> bool:
         """Take what waits at a listener, a bounded amount at a time, and pass it on; tell whether more may wait."""
+        if not self._listeners:  # finish() came in the same round of events as this client
+            return False
         for _ in range(ACCEPT_ROUNDS):
             batch = self._accept_batch(listener)
             if batch:

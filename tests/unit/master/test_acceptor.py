@@ -379,6 +379,14 @@ def test_finishing_takes_what_waits_in_a_backlog_of_our_own(door: Door) -> None:
     assert not door.turn(0.01)
 
 
+def test_a_client_in_the_same_round_of_events_as_the_end_is_nobodys(door: Door) -> None:
+    """The listener was reported, the order to stop came first: it waits for the next server, and we do not fall."""
+    door.listener.adopted = True
+    door.clients(1)
+    door.acceptor.finish()
+    assert door.acceptor.accept(0) is False
+
+
 def test_finishing_takes_no_more_than_there_is_room_for() -> None:
     with a_door(4) as door:
         door.clients(10)
