@@ -263,7 +263,7 @@ class Connections:
         self.serve(connection)
 
     def _at_once(self, connection: Connection, data: bytes) -> bool:
-        """Answer bytes that are one whole head which is known, or has a section that is; False: go the full way.
+        """Answer bytes that are one whole good head without content; False for all else: go the full way.
 
         The short way of most requests (handlers.memo): what is sent is what the full way would send.
         """
