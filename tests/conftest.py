@@ -18,6 +18,7 @@ hypothesis.settings.register_profile("patient", deadline=None, suppress_health_c
 hypothesis.settings.load_profile("patient")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at it
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say which tests one process has to run, one after the other."""
     for item in items:
