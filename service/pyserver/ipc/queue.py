@@ -128,10 +128,13 @@ class Queue:
     def take_room(self) -> bool:
         """Take room for one connection before accepting it; False when the queue is full."""
         self._hold(1)
-        if try_acquire(self._empty):
-            return True
-        self._hold(-1)
-        return False
+        try:
+            self._empty.acquire(0)  # as try_acquire() does, for every connection
+        except posix_ipc.Error:
+            if not try_acquire(self._empty):
+                self._hold(-1)
+                return False
+        return True
 
     def return_room(self, count: int = 1) -> None:
         """Give back room that was taken and not needed."""
@@ -260,11 +263,15 @@ class Queue:
     def taken(self, slot: int, count: int) -> bool:
         """Count connections that came out of a slot's channel; True if the master waits for a message ROOM."""
         words, received = self._words, self._segment.row(slot) + _RECEIVED
+        take, give = self._filled.acquire, self._empty.release
         with self._mutex:
             words[received] += count
             for _ in range(count):
-                try_acquire(self._filled)
-                self._empty.release()
+                try:
+                    take(0)
+                except posix_ipc.Error:  # none, which mend() sees to, or a signal
+                    try_acquire(self._filled)
+                give()
         return words[_SATURATED] == 1
 
     def room_told(self) -> None:

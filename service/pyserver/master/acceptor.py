@@ -80,6 +80,9 @@ class Acceptor:
         """Take what waits at a listener, a bounded amount at a time, and pass it on; tell whether more may wait."""
         if not self._listeners:  # finish() came in the same round of events as this client
             return False
+        # A client has woken us. Where a worker runs on this core, let it do what it has: then those who come meanwhile
+        # are passed on together. If nobody else wants the core, this returns at once (sched_yield(2)).
+        os.sched_yield()
         for _ in range(ACCEPT_ROUNDS):
             batch = self._accept_batch(listener)
             if batch:

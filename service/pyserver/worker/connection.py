@@ -188,6 +188,7 @@ class Connections:
         self._access = access
         self._failures = failures
         self._admission = admission  # None: no client has limits
+        self._unlimited = admission is None
         self._poll = poll
         self._capacity = capacity
         self._memo = memo
@@ -200,6 +201,9 @@ class Connections:
     def adopt(self, fd: int, origin: int, *, parked: bool = False) -> None:
         """Take over a client that the master passed on, and read from it at once."""
         client = _Socket(self._origins[origin].family, socket.SOCK_STREAM, 0, fd)
+        if self._unlimited and not parked and origin not in self._others:
+            self._meet(client, fd, origin)
+            return
         connection = Connection(client, fd, self._clock.now + self._limits.head_deadline, origin)
         if origin in self._others:
             # No limit for administrators, who look when there is too much of all; who has a reader goes the full way.
@@ -214,6 +218,60 @@ class Connections:
         else:
             self._tally.connections += 1
         self.readable(connection)
+
+    def _meet(self, client: socket.socket, fd: int, origin: int) -> None:
+        """Read from a new client that has no limits, and serve what came.
+
+        One that asks for a known answer and no more (`Connection: close`) has it here and is gone: it never becomes a
+        Connection. What happens is what readable(), _at_once(), _send() and close() would do one after the other.
+        """
+        tally, clock, memo = self._tally, self._clock, self._memo
+        tally.connections += 1
+        try:
+            data = client.recv(RECV_BYTES, _DONTWAIT)
+        except BlockingIOError:
+            connection = self._enter(client, fd, origin)
+            self._wait(connection)
+            return
+        except OSError:
+            data = b""
+        if not data:
+            client.close()
+            return
+        if memo.second != clock.second:
+            memo.turn(clock.second)
+        known = memo.answers.get(data)
+        if known is None or not known[1].close or known[1].status >= FAILED:
+            self._received(self._enter(client, fd, origin), data)
+            return
+        request, response = known
+        tally.bytes_received += len(data)
+        tally.requests += 1
+        tally.classes[response.status // 100] += 1
+        wire = response.wire
+        try:
+            sent = client.send(wire, SEND)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            sent = -1
+        if 0 <= sent < len(wire):
+            tally.bytes_sent += sent
+            self._send_rest(self._enter(client, fd, origin), request, response, sent)
+            return
+        if sent < 0:
+            tally.apart += 1
+        else:
+            tally.bytes_sent += sent
+        if self._access is not None:
+            content_bytes = response.content_bytes if sent > 0 else 0
+            self._access.record(peer_name(client), request.head, response.status, content_bytes)
+        client.close()
+
+    def _enter(self, client: socket.socket, fd: int, origin: int) -> Connection:
+        connection = Connection(client, fd, self._clock.now + self._limits.head_deadline, origin)
+        self.table[fd] = connection
+        return connection
 
     @staticmethod
     def _admit(connection: Connection, admission: Admission, *, parked: bool) -> bool:
@@ -253,6 +311,10 @@ class Connections:
         if not data:
             self.close(connection)
             return
+        self._received(connection, data)
+
+    def _received(self, connection: Connection, data: bytes) -> None:
+        """Serve what came."""
         self._tally.bytes_received += len(data)
         reader = connection.reader
         if reader is None:
@@ -450,8 +512,12 @@ class Connections:
         tally.bytes_sent += sent
         if sent == all_of_it and not response.more:
             return self._sent(connection, request, response)
+        return self._send_rest(connection, request, response, sent)
+
+    def _send_rest(self, connection: Connection, request: Request, response: Response, sent: int) -> bool:
+        """Send what an answer has left after `sent` bytes of it, as the client takes it; True when all is out."""
         if not connection.began:
-            tally.apart += 1
+            self._tally.apart += 1
             connection.began = self._clock.now
         connection.request = request
         connection.outgoing = Outgoing(response, sent)

@@ -118,6 +118,65 @@ def test_every_answer_is_the_same(
     with_memo, without = halls
     for data in map(rendered, heads * 3):
         assert said(with_memo, data) == said(without, data), data
+    assert counted(with_memo) == counted(without)
+    assert [line.split("] ")[1] for line in with_memo.lines()] == [line.split("] ")[1] for line in without.lines()]
+
+
+def counted(hall: Hall) -> dict[str, object]:
+    """All that a worker counts, but for what the memo is allowed to change, and how answers are timed."""
+    names = set(hall.tally.__slots__) - {
+        "memo_misses",
+        "_in_rounds",
+        "apart",
+        "answer_time",
+        "answer_times",
+        "queue_waits",
+    }
+    return {name: getattr(hall.tally, name) for name in names}
+
+
+LAST = b"GET /%b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+def test_an_answer_that_is_too_much_at_once_goes_on_as_the_client_takes_it(
+    halls: tuple[Hall, Hall], site: Path
+) -> None:
+    """For a client that is new and wants no more, which has a way of its own."""
+    content = bytes(range(256)) * 512
+    (site / "middling.bin").write_bytes(content)
+    head = LAST % b"middling.bin"
+    for hall in halls:
+        for _ in range(4):
+            client = hall.client(head, buffer=4096)
+            got = b""
+            while part := _taken(hall, client):
+                got += part
+            assert got.partition(b"\r\n\r\n")[2] == content
+        assert not hall.connections.table
+    assert head in halls[0].memo.answers
+    assert counted(halls[0]) == counted(halls[1])
+
+
+def _taken(hall: Hall, client: socket.socket) -> bytes:
+    hall.turn()
+    return client.recv(1 << 20)
+
+
+def test_a_new_client_that_is_gone_already(halls: tuple[Hall, Hall]) -> None:
+    head = LAST % b"small.txt"
+    for hall in halls:
+        for _ in range(3):
+            assert said(hall, head)[0].endswith(b"small\n")
+        hall.client().close()
+        ours, theirs = socket.socketpair()
+        ours.sendall(head)
+        ours.close()
+        hall.connections.adopt(theirs.detach(), 0)  # EPIPE
+        hall.turn()
+        assert not hall.connections.table
+        assert [line.split('"')[2] for line in hall.lines()] == [" 200 6 "] * 3 + [" 200 0 "]
+    assert head in halls[0].memo.answers
+    assert counted(halls[0]) == counted(halls[1])
 
 
 def test_that_test_can_fail(halls: tuple[Hall, Hall]) -> None:
