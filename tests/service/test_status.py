@@ -38,6 +38,15 @@ def test_tells_a_program(serve: Serve) -> None:
     assert seen["empty_slots"] + seen["filled_slots"] + seen["in_hand"] == seen["capacity"] == 1024
 
 
+def test_tells_memory_from_disk(serve: Serve) -> None:
+    server = serve(workers=1)
+    for _ in range(3):
+        server.ask("/small.txt")
+        server.ask("/index.html")
+    wait_until(lambda: server.counters()["requests"] == 6)
+    assert server.counters()["file_cache_misses"] == 2
+
+
 def test_looks_at_a_server_that_hangs(serve: Serve) -> None:
     server = serve(settings={"server.hung_after": 60})
     server.stop_workers()

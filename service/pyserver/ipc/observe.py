@@ -225,7 +225,7 @@ def as_text(seen: Snapshot) -> str:
     ready = sum(worker.state == "ready" for worker in crew)
     wait, took = seen.buckets["queue_wait"], seen.buckets["answer_time"]
     wait_ms = totals["queue_wait"] / max(1, sum(wait)) / 1e6
-    told = min(totals["memo_misses"], totals["requests"])
+    told, read = min(totals["memo_misses"], totals["requests"]), totals["file_cache_misses"]
     answers = ", ".join(f"{digit}xx {totals[f'responses_{digit}xx']}" for digit in "2345")
     workers = f"{ready}/{len(crew)} workers ready, {seen.restarts} restarted"
     queue = f"{seen.filled_slots} waiting, {seen.empty_slots} of {seen.capacity} free; mean wait {wait_ms:.2f} ms"
@@ -236,7 +236,7 @@ def as_text(seen: Snapshot) -> str:
         f"waited for  {_quantiles(wait)}",
         f"requests    {totals['requests']}: {answers}",
         f"took        {_quantiles(took)}",
-        f"memo        {totals['requests'] - told} of {totals['requests']} requests",
+        f"memo        {totals['requests'] - told} of {totals['requests']} requests; {read} looked for a file",
         f"traffic     {_bytes(totals['bytes_sent'])} sent, {_bytes(totals['bytes_received'])} received",
     ]
     lines += textwrap.wrap(

@@ -33,7 +33,7 @@ from pyserver.ipc import semaphores
 from pyserver.ipc.stats import CELLS, fold
 
 MAGIC: Final = int.from_bytes(b"pyserver", "little")
-VERSION: Final = 3
+VERSION: Final = 4
 WORD: Final = 8
 LINE_WORDS: Final = 8  # a cache line
 

@@ -396,6 +396,7 @@ class Connections:
         sites = self._others.get(connection.origin, self._sites) if self._others else self._sites
         answer = sites.respond(request, lifecycle.persistence(request, self.draining))
         if isinstance(answer, Pending):
+            self._tally.file_cache_misses += sites is self._sites
             self._hand_over(connection, request, answer)
             return False
         self._tally.memo_misses += 1

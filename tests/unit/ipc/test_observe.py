@@ -13,7 +13,7 @@ from pyserver.ipc import observe
 from pyserver.ipc.observe import SCHEMA, STATES, as_document, as_text, snapshot
 from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import HEADER, ROW, TOTALS, Segment, found, sweep
-from pyserver.ipc.stats import COUNTERS, HISTOGRAMS, Tally, fold
+from pyserver.ipc.stats import COUNTERS, HISTOGRAMS, SERVER, Tally, fold
 from pyserver.master.supervisor import State
 
 
@@ -37,7 +37,7 @@ def busy(segment: Segment) -> Segment:
         tally = Tally()
         tally.attach(words, segment.counters(slot))
         tally.requests, tally.connections_open, tally.connections = 100, slot, 50
-        tally.memo_misses = 10
+        tally.memo_misses, tally.file_cache_misses = 10, 3
         tally.waited(2_000_000, 50)
         tally.took(10_000, 90)
         tally.took(3_000_000, 9)
@@ -137,6 +137,8 @@ def test_every_key_of_the_document_is_documented(busy: Segment) -> None:
     keys = {*document, *document["workers"][0], *document["totals"], *document["times"]["answer_time"]}
     assert [key for key in sorted(keys) if f"`{key}`" not in page] == []
     assert f"`schema` is {SCHEMA}" in page
+    rows = [f"| `{one.name}` | {one.unit} | {one.text}{' (gauge)' * one.gauge} |\n" for one in (*SERVER, *COUNTERS)]
+    assert [row for row in rows if page.count(row) != 1] == []
 
 
 def test_ready_is_who_serves_with_all_its_workers(busy: Segment) -> None:
@@ -161,7 +163,7 @@ def test_the_text_is_for_a_screen_of_80_columns(busy: Segment) -> None:
     assert "requests    400: 2xx 360, 3xx 20, 4xx 16, 5xx 4" in text
     took = next(line for line in text.splitlines() if line.startswith("took "))
     assert re.fullmatch(r"took        50% (9\.\d+|10\.\d) µs, 90% .*, 99% [23]\.\d+ ms, 99\.9% [34]\.\d+ s", took)
-    assert "memo        360 of 400 requests" in text
+    assert "memo        360 of 400 requests; 12 looked for a file" in text
     assert "traffic     12.0 MiB sent, 20.0 KiB received" in text
     assert "trouble" not in text
 
