@@ -141,12 +141,15 @@ def test_not_ready_while_it_drains(serve: Serve, admin: socket.socket) -> None:
 def test_it_lives_through_deaths_and_reloads(serve: Serve, admin: socket.socket) -> None:
     server = serve(listeners=[("admin", admin)])
     first = json.loads(ask(at(admin), "/status.json").content)["times"]["queue_wait"]["count"]
-    server.kill_worker(0)
+    killed = server.kill_worker(0)
     server.replaced(0, 1)
     done = server.reload()
     assert done.returncode == 0, done.stderr
     document = json.loads(ask(at(admin), "/status.json").content)
     assert (document["restarts"], document["reloads"]) == (1, 1)
+    assert [event["kind"] for event in document["events"]] == ["started", "died", "replaced", "reloaded"]
+    assert f"pid {killed}) killed by SIGKILL" in document["events"][1]["text"]
+    assert document["access_log"] == ""
     assert document["times"]["queue_wait"]["count"] > first
     assert ask(public(server), "/small.txt").status == 200
     assert ask(public(server), "/metrics").status == 404

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 from pyserver import sandbox
 from pyserver.ipc import segment as segments
 from pyserver.ipc import stats
+from pyserver.ipc.notes import Event
 from pyserver.ipc.segment import HEADER, TOTALS, Segment, SegmentError
 
 _NS: Final = 1_000_000_000
@@ -27,6 +28,8 @@ SCHEMA: Final = 1
 
 # What is told of a distribution, by its name in the document.
 QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
+
+_EVENTS_SHOWN: Final = 5
 
 # master.supervisor.State, by number; the package of the master is not for readers.
 STATES: Final = ("empty", "starting", "ready", "draining", "aborted", "killed")
@@ -68,6 +71,8 @@ class Snapshot(NamedTuple):
     totals: dict[str, int]
     buckets: dict[str, list[int]]  # of each histogram
     workers: list[Worker]
+    events: list[Event]  # that were lately, the oldest first
+    access_log: str  # its path; "": there is none that could be read
 
     @property
     def ready(self) -> bool:
@@ -103,6 +108,7 @@ def snapshot(segment: Segment, *, alive: bool = True) -> Snapshot:
                 counters=rows[slot],
             )
         )
+    happened, access_log = segment.noted()
     filled, in_hand = sum(worker.waiting for worker in workers), header("in_hand")
     return Snapshot(
         name=segment.name,
@@ -124,6 +130,8 @@ def snapshot(segment: Segment, *, alive: bool = True) -> Snapshot:
         totals=totals,
         buckets=buckets,
         workers=workers,
+        events=happened,
+        access_log=access_log,
     )
 
 
@@ -203,17 +211,19 @@ def as_document(seen: Snapshot) -> str:
     values = seen._asdict()
     del values["buckets"]
     times = {name: _times(buckets, seen.totals[name]) for name, buckets in seen.buckets.items()}
+    values["events"] = [event._asdict() for event in seen.events]
     workers = [worker._asdict() for worker in seen.workers]
     document = {"schema": SCHEMA, **values, "ready": seen.ready, "times": times, "workers": workers}
     return json.dumps(document, indent=2)
 
 
-def _times(buckets: list[int], sum_ns: int) -> dict[str, float | int | None]:
+def _times(buckets: list[int], sum_ns: int) -> dict[str, object]:
     quantiles = {name: stats.quantile(buckets, share) for name, share in QUANTILES.items()}
     return {
         "count": sum(buckets),
         "sum_s": sum_ns / _NS,
         **{f"{name}_s": None if found is None else found / _NS for name, found in quantiles.items()},
+        "buckets": [(stats.bound(bucket) / _NS, count) for bucket, count in enumerate(buckets) if count],
     }
 
 
@@ -263,6 +273,9 @@ def as_text(seen: Snapshot) -> str:
         f" {worker.counters['requests']:>12}"
         for worker in seen.workers
     )
+    for event in seen.events[-_EVENTS_SHOWN:]:
+        text = f"{_when(event.at)}  {event.kind}: {event.text}"
+        lines += textwrap.wrap(text, 80, subsequent_indent=" " * 21)
     return "\n".join(lines)
 
 

@@ -1,6 +1,6 @@
 """The one shared memory segment: its name, its words, who may see it, and what is left of the dead.
 
-Owns:    the layout (header, totals, a row per worker slot), the lock that says an instance lives, the sweep.
+Owns:    the layout (header, totals, notes, a row per worker slot), the lock that says an instance lives, the sweep.
 Never:   trusts a length or an index that it read from the segment: sizes come from the configuration, and a reader
          checks them against the file's (a compromised worker can write here).
 Fails:   SegmentError with one line for a person.
@@ -29,7 +29,7 @@ from typing import Final, Self
 
 import posix_ipc
 
-from pyserver.ipc import semaphores
+from pyserver.ipc import notes, semaphores
 from pyserver.ipc.stats import CELLS, fold
 
 MAGIC: Final = int.from_bytes(b"pyserver", "little")
@@ -112,7 +112,8 @@ ROW: Final = _indexed(
 ROW_COUNTERS: Final = _lines(len(ROW))  # the counters begin on a line of their own
 ROW_WORDS: Final = ROW_COUNTERS + _lines(CELLS)
 TOTALS: Final = _lines(len(HEADER))
-ROWS: Final = TOTALS + _lines(CELLS)
+NOTES: Final = TOTALS + _lines(CELLS)  # ipc.notes
+ROWS: Final = NOTES + _lines(notes.WORDS)
 
 
 def words_for(slots: int) -> int:
@@ -188,8 +189,7 @@ class Segment:
         rows = [ROWS + slot * ROW_WORDS + ROW_COUNTERS for slot in range(slots)]
         for row in rows:
             fold(words, HEADER["fold"], TOTALS, row)
-        end = TOTALS + CELLS
-        self.words[TOTALS:end] = words[TOTALS:end]
+        self.words[TOTALS:ROWS] = words[TOTALS:ROWS]  # and the notes
         for name in ("since", "restarts"):
             self.words[HEADER[name]] = words[HEADER[name]]
         return True
@@ -246,6 +246,20 @@ class Segment:
     def counters(self, slot: int) -> int:
         """Return the index of a worker slot's first counter."""
         return ROWS + slot * ROW_WORDS + ROW_COUNTERS
+
+    # -- the notes of the master ----------------------------------------------------------------
+
+    def note(self, kind: str, text: str) -> None:
+        """Write down that something happened (ipc.notes)."""
+        notes.event(self.words, NOTES, kind, text)
+
+    def note_log(self, path: str) -> None:
+        """Write down where the access log is; "": nowhere."""
+        notes.log_at(self.words, NOTES, path)
+
+    def noted(self) -> tuple[list[notes.Event], str]:
+        """Return what happened lately, the oldest first, and where the access log is."""
+        return notes.events(self.words, NOTES), notes.access_log(self.words, NOTES)
 
     def close(self) -> None:
         """Unmap. In the process that made it, remove the name too (the lock goes with the descriptor)."""

@@ -253,6 +253,10 @@ class Master:
         log.info("sandbox %s", sandbox.told(sandbox.by_name(found)))
         for warning in self._config.warnings:
             log.warning("%s", warning)
+        access = self._config.log.access
+        self._segment.note_log("" if access in ("off", "-") else os.path.abspath(access))
+        if self._handed is None:
+            self._segment.note("started", f"version {__version__}, process {os.getpid()}")
         gc.collect()
         gc.freeze()
         while self._attend():
@@ -353,6 +357,8 @@ class Master:
             extra=_fields(WORKER=place.slot),
         )  # fmt: skip
         workers = self._workers
+        if place.generation > 1:
+            self._segment.note("replaced", f"worker {place.slot} (generation {place.generation}) ready")
         if workers.coming is not None:
             self._succession.came(place)
         elif not self._standing.ready and all(each.serves for each in workers.of(workers.crew)):
@@ -390,11 +396,12 @@ class Master:
                 self._restarts += 1
                 self._words[HEADER["restarts"]] = self._restarts
                 respawn = f", respawn in {delay:.2f} s"
-            log.error(
-                "worker %d (generation %d, pid %d) %s after %.1f s: %d connections lost, %d wait for its successor%s",
-                slot, place.generation, pid, ending, now - place.spawned_at, lost, waiting, respawn,
-                extra=_fields(WORKER=slot, CONNECTIONS_LOST=lost),
-            )  # fmt: skip
+            text = (
+                f"worker {slot} (generation {place.generation}, pid {pid}) {ending} after {now - place.spawned_at:.1f} s:"
+                f" {lost} connections lost, {waiting} wait for its successor"
+            )
+            log.error("%s%s", text, respawn, extra=_fields(WORKER=slot, CONNECTIONS_LOST=lost))
+            self._segment.note("died", text)
         if never_ready and not self._standing.ready and not self._stopping.begun:
             self._on_failed_start(ending)
         if never_ready and place.crew == self._workers.coming and not self._stopping.begun:

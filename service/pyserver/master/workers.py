@@ -207,10 +207,9 @@ class Workers:
         """End a worker that hangs: it writes its stacks first."""
         place = self.places[slot]
         now = time.monotonic()
-        log.error(
-            "worker %d (generation %d) silent for %.1f s, killing it",
-            slot, place.generation, silent_for(place, now), extra={"fields": {"WORKER": slot}},
-        )  # fmt: skip
+        text = f"worker {slot} (generation {place.generation}) silent for {silent_for(place, now):.1f} s, killing it"
+        log.error("%s", text, extra={"fields": {"WORKER": slot}})
+        self._segment.note("hung", text)
         self.happened(place, "hung", now)
         children.abort(self._children[slot])
 

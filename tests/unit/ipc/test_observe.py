@@ -10,6 +10,7 @@ import pytest
 from tests.unit.processes import forked, wait_until
 
 from pyserver.ipc import observe
+from pyserver.ipc.notes import KINDS
 from pyserver.ipc.observe import SCHEMA, STATES, as_document, as_text, snapshot
 from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import HEADER, ROW, TOTALS, Segment, found, sweep
@@ -121,12 +122,34 @@ def test_the_document_has_every_number_and_its_version(busy: Segment) -> None:
     assert took["p50_s"] == pytest.approx(10e-6, rel=0.05)
     assert took["p99_s"] == pytest.approx(3e-3, rel=0.05)
     assert took["p999_s"] == pytest.approx(4, rel=0.05)
+    assert [count for _, count in took["buckets"]] == [360, 36, 4]
+    assert all(end / 2 ** (1 / 8) <= s <= end for (end, _), s in zip(took["buckets"], (10e-6, 3e-3, 4), strict=True))
+
+
+def test_events_are_told_to_programs_and_persons(busy: Segment) -> None:
+    for number in range(7):
+        busy.note(
+            "died", f"worker {number} (generation 1, pid 4711) killed by SIGKILL after 100.0 s: 3 connections lost"
+        )
+    busy.note_log("/var/log/pyserver/access.log")
+    document = json.loads(as_document(snapshot(busy)))
+    assert document["access_log"] == "/var/log/pyserver/access.log"
+    assert [event["text"].partition(" (")[0] for event in document["events"]] == [f"worker {n}" for n in range(7)]
+    assert {event["kind"] for event in document["events"]} == {"died"}
+    text = as_text(snapshot(busy))
+    assert [f"died: worker {number}" in text for number in range(7)] == [False] * 2 + [True] * 5
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_each_kind_of_event_is_documented() -> None:
+    page = (Path(__file__).parents[3] / "docs/status.md").read_text()
+    assert [kind for kind, text in KINDS.items() if f"| `{kind}` | {text} |\n" not in page] == []
 
 
 def test_of_nothing_there_are_no_percentiles(segment: Segment) -> None:
     times = json.loads(as_document(snapshot(segment)))["times"]
     assert times["answer_time"] == {
-        "count": 0, "sum_s": 0, "p50_s": None, "p90_s": None, "p99_s": None, "p999_s": None,
+        "count": 0, "sum_s": 0, "p50_s": None, "p90_s": None, "p99_s": None, "p999_s": None, "buckets": [],
     }  # fmt: skip
     assert "waited for  50% -, 90% -, 99% -, 99.9% -" in as_text(snapshot(segment))
 
