@@ -171,7 +171,7 @@ def status(given: argparse.Namespace) -> int:
     """Look once at the shared segment of a running server."""
     from pyserver.ipc import observe  # noqa: PLC0415  `check` does without
 
-    return observe.main(given.name, given.json)
+    return observe.main(given.name, as_json=given.json, with_requests=given.requests)
 
 
 def reload(given: argparse.Namespace) -> int:
@@ -311,6 +311,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=status)
     command.add_argument("--json", action="store_true", help="print JSON, for programs")
+    command.add_argument("--requests", action="store_true", help="tell what each thread and each request is at")
     command.add_argument("--name", metavar="NAME", help="of the instance, or of its shared segment, where several run")
 
     command = commands.add_parser(
@@ -468,6 +469,7 @@ _STATUS_MORE: Final = """\
 examples:
   pyserver status
   pyserver status --json
+  pyserver status --requests           what each thread does, and for whom
 
 exit codes:
   0   the server was found
