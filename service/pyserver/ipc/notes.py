@@ -42,7 +42,7 @@ class Event(NamedTuple):
 
 
 def event(words: memoryview, at: int, kind: str, text: str) -> None:
-    """Write down that something happened, whoever wrote here before: an earlier life of the master, or of the server."""
+    """Write down that something happened, after whatever an earlier life of the master, or server, wrote here."""
     number = 1 + max(words[at + index * _EVENT] for index in range(EVENTS_MAX))
     place = at + number % EVENTS_MAX * _EVENT
     words[place] = 0  # whoever reads it now shall not believe it

@@ -29,7 +29,7 @@ from typing import Final, Self
 
 import posix_ipc
 
-from pyserver.ipc import notes, semaphores
+from pyserver.ipc import activity, notes, semaphores
 from pyserver.ipc.stats import CELLS, fold
 
 MAGIC: Final = int.from_bytes(b"pyserver", "little")
@@ -108,9 +108,12 @@ ROW: Final = _indexed(
     "reopen_ns",  # master: CLOCK_MONOTONIC, when this generation was last told to open its log again
     "drain_by_ns",  # master: CLOCK_MONOTONIC, when this generation shall have drained; 0: it shall serve
     "drain_how",  # master: messages.Drain, written before drain_by_ns
+    "round_ns",  # worker: CLOCK_MONOTONIC when its last round began; later than beat_ns while that goes on
+    "unlisted",  # worker: requests under way that have no row of their own
 )
 ROW_COUNTERS: Final = _lines(len(ROW))  # the counters begin on a line of their own
-ROW_WORDS: Final = ROW_COUNTERS + _lines(CELLS)
+ROW_ACTIVITY: Final = ROW_COUNTERS + _lines(CELLS)  # rows of threads and requests
+ROW_WORDS: Final = ROW_ACTIVITY + _lines(activity.WORDS)
 TOTALS: Final = _lines(len(HEADER))
 NOTES: Final = TOTALS + _lines(CELLS)  # ipc.notes
 ROWS: Final = NOTES + _lines(notes.WORDS)
@@ -246,6 +249,10 @@ class Segment:
     def counters(self, slot: int) -> int:
         """Return the index of a worker slot's first counter."""
         return ROWS + slot * ROW_WORDS + ROW_COUNTERS
+
+    def activity(self, slot: int) -> int:
+        """Return the index of the first of the rows of a worker's threads and requests."""
+        return ROWS + slot * ROW_WORDS + ROW_ACTIVITY
 
     # -- the notes of the master ----------------------------------------------------------------
 

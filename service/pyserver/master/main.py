@@ -23,6 +23,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import setproctitle
@@ -254,7 +255,7 @@ class Master:
         for warning in self._config.warnings:
             log.warning("%s", warning)
         access = self._config.log.access
-        self._segment.note_log("" if access in ("off", "-") else os.path.abspath(access))
+        self._segment.note_log("" if access in ("off", "-") else str(Path(access).absolute()))
         if self._handed is None:
             self._segment.note("started", f"version {__version__}, process {os.getpid()}")
         gc.collect()
@@ -397,8 +398,8 @@ class Master:
                 self._words[HEADER["restarts"]] = self._restarts
                 respawn = f", respawn in {delay:.2f} s"
             text = (
-                f"worker {slot} (generation {place.generation}, pid {pid}) {ending} after {now - place.spawned_at:.1f} s:"
-                f" {lost} connections lost, {waiting} wait for its successor"
+                f"worker {slot} (generation {place.generation}, pid {pid}) {ending}"
+                f" after {now - place.spawned_at:.1f} s: {lost} connections lost, {waiting} wait for its successor"
             )
             log.error("%s%s", text, respawn, extra=_fields(WORKER=slot, CONNECTIONS_LOST=lost))
             self._segment.note("died", text)

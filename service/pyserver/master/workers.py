@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from pyserver.ipc import activity
 from pyserver.ipc.channel import Channel, Drain, Full, Gone, Kind, Message
 from pyserver.ipc.clients import ClientTable
 from pyserver.ipc.queue import Queue
@@ -147,8 +148,9 @@ class Workers:
         place.spawned_at, place.beat = now, 0.0
         if self._clients is not None:
             self._clients.clear(slot)
-        for word in ("beat_ns", "reopen_ns", "drain_by_ns", "drain_how"):
+        for word in ("beat_ns", "round_ns", "unlisted", "reopen_ns", "drain_by_ns", "drain_how"):
             words[self._segment.row(slot, word)] = 0
+        activity.clear(words, self._segment.activity(slot))
         words[self._segment.row(slot, "generation")] = place.generation
         words[self._segment.row(slot, "since_ns")] = time.monotonic_ns()
         child = self._children[slot] = children.spawn(become)

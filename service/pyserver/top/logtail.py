@@ -5,12 +5,13 @@ Never:   reads more than a bounded part at a time, however fast the log grows; c
 Fails:   never: where there is no log that we may read, `why` says so.
 Used by: top.main.
 
-The paths and clients of `pyserver top` come from here, so nothing is counted in the server for whoever may look one day.
+The paths and clients of `pyserver top` come from here, so the server counts nothing for whoever may look one day.
 """
 
 import os
 import re
 import stat
+from pathlib import Path
 from typing import Final, NamedTuple
 
 _CHUNK_BYTES: Final = 16 * 1024
@@ -78,7 +79,7 @@ class LogTail:
 
     def _was_moved(self) -> bool:
         try:
-            return not os.path.samestat(os.stat(self.path), os.fstat(self._fd))
+            return not os.path.samestat(Path(self.path).stat(), os.fstat(self._fd))
         except OSError:
             return False  # the new one is not there yet
 

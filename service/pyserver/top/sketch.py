@@ -19,8 +19,8 @@ class Frequent(NamedTuple, Generic[Name]):
     """A name that is kept."""
 
     name: Name
-    count: float
-    excess: float  # by how much the count may be too high
+    times: float
+    excess: float  # by how much that may be too high
 
 
 class Sketch(Generic[Name]):

@@ -19,7 +19,7 @@ def test_no_name_is_taken_for_rarer_and_none_for_much_more_frequent(names: list[
     assert sketch.total == len(names)
     assert len(found) <= kept
     for name, each in found.items():
-        assert true[name] <= each.count <= true[name] + each.excess
+        assert true[name] <= each.times <= true[name] + each.excess
         assert each.excess <= len(names) / kept
     for name, count in true.items():
         assert name in found or count <= len(names) / kept, "who comes that often is never missed"
@@ -29,8 +29,8 @@ def test_no_name_is_taken_for_rarer_and_none_for_much_more_frequent(names: list[
 def test_with_room_for_all_it_counts(names: list[str]) -> None:
     sketch: Sketch[str] = Sketch(200)
     sketch.add(names)
-    assert {each.name: each.count for each in sketch.most(200)} == dict(Counter(names))
-    assert [each.count for each in sketch.most(5)] == sorted(Counter(names).values(), reverse=True)[:5]
+    assert {each.name: each.times for each in sketch.most(200)} == dict(Counter(names))
+    assert [each.times for each in sketch.most(5)] == sorted(Counter(names).values(), reverse=True)[:5]
 
 
 def test_what_was_long_ago_weighs_little() -> None:
@@ -40,4 +40,4 @@ def test_what_was_long_ago_weighs_little() -> None:
         sketch.fade(0.5)
         sketch.add(["now"] * 10)
     assert [each.name for each in sketch.most(2)] == ["now", "before"]
-    assert sketch.most(1)[0].count < 20 < sketch.total < 22
+    assert sketch.most(1)[0].times < 20 < sketch.total < 22
