@@ -512,7 +512,7 @@ exit codes:
 _TOP_MORE: Final = """\
 Rates and percentiles are of the time since the look before. Requests that are under way are those that take longer
 than a round of their worker; most never do. Paths and clients are those that come most often in the access log, of
-which a sample is read where it grows fast; without a log that may be read there are none. The server does nothing for it.
+which a sample is read where it grows fast; without a log that may be read there are none. For the server it is no work.
 
 keys:
   q   quit (also ^C)

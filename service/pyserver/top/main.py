@@ -54,7 +54,8 @@ def main(name: str | None, *, period: float, once: bool, log: str | None) -> int
             time.sleep(period)
             watch.look()
             size = shutil.get_terminal_size()
-            print("\n".join(line.text.rstrip() for line in watch.lines(size.columns, size.lines)[:-1]))
+            shown = [line.text.rstrip() for line in watch.lines(size.columns, size.lines) if line.style != "keys"]
+            print("\n".join(text for text in shown if text))
             return 0
         try:
             with _terminal() as screen:

@@ -17,6 +17,9 @@ from pyserver.top.sketch import Frequent, Sketch
 _NS: Final = 1_000_000_000
 _BLANK: Final = [0] * stats.BUCKETS
 
+# Of the events so many always have a place: a death, and the successor.
+_EVENTS: Final = 2
+
 KEYS: Final = "q quit   p pause   s sort by: "
 
 
@@ -98,7 +101,8 @@ def lines(
     """Return the screen, no larger than it is."""
     seen = now.seen
     top = [*_summary(window, seen, width, paused=paused), *_times(window)]
-    bottom = [*_last_event(seen), Line(KEYS + order, "keys")]
+    events = _events(seen)
+    bottom = [*events[-_EVENTS:], Line(KEYS + order, "keys")]
     workers, requests = _workers(window, seen, order), _requests(seen)
     room = height - len(top) - len(bottom) - 3  # heads of tables
     for_workers = min(len(workers), max(2, room // 3))
@@ -108,11 +112,14 @@ def lines(
         *top,
         Line("worker state       pid  gen     age  requests/s   open  queue  busy  silent", "head"),
         *_cut(workers, for_workers),
-        Line("   took in this phase for   client            what it waits for longest", "head"),
+        Line("   took in this phase for  sent  client          request, the longest first", "head"),
         *_cut(requests or [Line("   no request is under way for longer than a round")], for_requests),
         *_names(sampled, for_names, width),
     ]
-    shown = [*shown[: max(0, height - len(bottom))], *bottom][-height:]
+    shown = shown[: max(0, height - len(bottom))]
+    spare = height - len(bottom) - len(shown)
+    more = events[:-_EVENTS][-spare:] if spare > 0 else []
+    shown = [*shown, *[Line("")] * (spare - len(more)), *more, *bottom][-height:]
     return [line._replace(text=line.text[:width]) for line in shown]
 
 
@@ -140,6 +147,7 @@ def _summary(window: Window, seen: Snapshot, width: int, *, paused: bool) -> lis
         Line(
             f"connections {seen.totals['connections_open']} open, {window.rate('connections'):.0f} new /s,"
             f" {seen.filled_slots} of {seen.capacity} wait in the queue"
+            + (f", which was full {seen.saturations} times" if seen.saturations else "")
         ),
         Line(f"traffic     {size(window.rate('bytes_sent'))}/s sent, {size(window.rate('bytes_received'))}/s received"),
     ]
@@ -178,9 +186,9 @@ def _requests(seen: Snapshot) -> list[Line]:
 
 def _request(request: CurrentRequest) -> str:
     asked = f"{request.method} {request.target}".strip() or "nothing yet"
-    sent = f" ({size(request.sent)} of {size(request.all_of_it)})" if request.all_of_it else ""
+    sent = f"{min(1.0, request.sent / request.all_of_it):.0%}" if request.all_of_it else ""
     took, phase = duration(request.took_s * _NS), duration(request.phase_s * _NS)
-    return f"{took:>7} {request.phase:8} {phase:>8}   {request.client:16}  {asked}{sent}"
+    return f"{took:>7} {request.phase:8} {phase:>8} {sent:>5}  {request.client:15} {asked}"
 
 
 def _names(sampled: Sampled, room: int, width: int) -> list[Line]:
@@ -204,8 +212,8 @@ def _name(names: Sequence[Frequent[str]], row: int, total: float) -> str:
     return f"{share:>5.1%}  {names[row].name}"
 
 
-def _last_event(seen: Snapshot) -> list[Line]:
-    if not seen.events:
-        return []
-    event = seen.events[-1]
-    return [Line(f"{time.strftime('%H:%M:%S', time.localtime(event.at))}  {event.kind}: {event.text}")]
+def _events(seen: Snapshot) -> list[Line]:
+    return [
+        Line(f"{time.strftime('%H:%M:%S', time.localtime(event.at))}  {event.kind}: {event.text}")
+        for event in seen.events
+    ]
