@@ -1,6 +1,5 @@
 """The listener for administrators: it tells how the server is, and the public one does not."""
 
-import contextlib
 import json
 import shutil
 import signal
@@ -97,31 +96,6 @@ def test_a_page_that_was_led_to_loopback_reads_nothing(serve: Serve, admin: sock
     with Client(at(admin)) as client:
         assert client.ask("/status.json", host="rebound.example").status == 421
         assert client.ask("/status.json", host="127.0.0.1:9180").status == 200
-
-
-def browser() -> str | None:
-    return shutil.which("chromium") or shutil.which("chromium-browser")
-
-
-@pytest.mark.skipif(browser() is None, reason="chromium is not installed")
-@pytest.mark.parametrize("admin", ["tcp"], indirect=True)
-def test_the_page_shows_it_in_a_browser(serve: Serve, admin: socket.socket, tmp_path: Path) -> None:
-    """Its policy lets its own script and style run, which is seen by what the script has filled in."""
-    server = serve(listeners=[("admin", admin)])
-    for _ in range(7):
-        ask(public(server), "/small.txt")
-    host, port = admin.getsockname()
-    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--virtual-time-budget=3000")
-    command = [str(browser()), *flags, f"--user-data-dir={tmp_path}/profile", "--dump-dom", f"http://{host}:{port}/"]
-    shown = ""
-    for _ in range(3):  # a browser that does not come up says nothing about us
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            shown = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30).stdout
-        if shown:
-            break
-    assert ">serving, 2 of 2 workers ready</span>" in shown
-    for pid in server.workers().values():
-        assert f"<td>{pid}</td>" in shown
 
 
 def test_not_ready_while_it_drains(serve: Serve, admin: socket.socket) -> None:
