@@ -371,6 +371,7 @@ class Master:
         place = self._workers.places[slot]
         now = time.monotonic()
         drained = place.state is State.DRAINING
+        hung = place.state in (State.ABORTED, State.KILLED)  # what it was at was told when that was found
         cut = place.state is State.KILLED and (self._stopping.forced or place.drain_by > 0)
         followed = self._workers.followed(place)
         never_ready = not self._workers.has_beaten(slot)
@@ -390,10 +391,11 @@ class Master:
                 self._restarts += 1
                 self._words[HEADER["restarts"]] = self._restarts
                 respawn = f", respawn in {delay:.2f} s"
+            fields = {"WORKER": slot, "CONNECTIONS_LOST": lost}
             log.error(
                 "worker %d (generation %d, pid %d) %s after %.1f s: %d connections lost, %d wait for its successor%s",
                 slot, place.generation, pid, ending, now - place.spawned_at, lost, waiting, respawn,
-                extra=_fields(WORKER=slot, CONNECTIONS_LOST=lost),
+                extra=_fields(**fields) if hung or never_ready else self._workers.at_work(slot, **fields),
             )  # fmt: skip
         if never_ready and not self._standing.ready and not self._stopping.begun:
             self._on_failed_start(ending)
