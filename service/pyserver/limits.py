@@ -84,6 +84,10 @@ WORKER_RESERVED_DESCRIPTORS: Final = 96
 # A worker that was told SIGABRT gets so long to write its stacks before SIGKILL.
 ABORT_GRACE_S: Final = 1.0
 
+# What a worker was at when it hung or died, in the log: so many of its threads and so many of its requests, those that
+# took the longest; of what is more there is the number.
+WORK_TOLD_MAX: Final = 12
+
 # A worker that lives longer than this proves that its generation works; the throttle forgets.
 PROVEN_AFTER_S: Final = 2.0
 

@@ -65,12 +65,7 @@ class Browser:
                 self._ask(f"{domain}.enable")
             self.show(width=width, height=height, dark=dark)
             self._ask("Page.navigate", url=url)
-            loaded = f"document.readyState === 'complete' && location.href === {json.dumps(url)}"
-            end = time.monotonic() + 60
-            while not self.evaluate(loaded):
-                if time.monotonic() > end:
-                    raise Stuck(url)
-                time.sleep(0.02)
+            self._await(f"document.readyState === 'complete' && location.href === {json.dumps(url)}")
         except BaseException:
             self.close()
             raise
@@ -111,6 +106,13 @@ class Browser:
                 assert "error" not in message, (method, message["error"])
                 return message["result"]
             self._note(message)
+
+    def _await(self, expression: str) -> None:
+        end = time.monotonic() + 60
+        while not self.evaluate(expression):
+            if time.monotonic() > end:
+                raise Stuck(expression)
+            time.sleep(0.02)
 
     def _note(self, message: dict[str, Any]) -> None:
         if message.get("method") == "Runtime.exceptionThrown":

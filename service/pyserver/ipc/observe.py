@@ -34,6 +34,9 @@ QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 
 _EVENTS_SHOWN: Final = 5
 
+# A count that a worker wrote: nobody has more requests under way than descriptors.
+_MORE_MAX: Final = 1 << 20
+
 # master.supervisor.State, by number; the package of the master is not for readers.
 STATES: Final = ("empty", "starting", "ready", "draining", "aborted", "killed")
 
@@ -186,6 +189,19 @@ def of_slot(segment: Segment, slot: int) -> tuple[list[WorkerThread], list[Curre
     """Return what the threads of one worker do, or did when it died, its requests, and how many more there are."""
     row = {name: segment.words[segment.row(slot, name)] for name in ("beat_ns", "round_ns", "unlisted")}
     return *_activity(segment, slot, row, time.monotonic_ns()), row["unlisted"]
+
+
+def of_slot_as_lines(segment: Segment, slot: int, most: int) -> tuple[list[str], list[str]]:
+    """Return lines about the threads of one worker that do something, and about its requests: so many at most."""
+    threads, requests, unlisted = of_slot(segment, slot)
+    busy = sorted((each for each in threads if each.leads or each.busy), key=lambda each: -each.for_s)
+    by_row = {request.row: request for request in requests}
+    lines = [f"thread {_at(each)}" + _for(by_row.get(each.request)) for each in busy[:most]]
+    if len(busy) > most:
+        lines.append(f"and {len(busy) - most} threads more")
+    told_of = [f"request {told(request)}" for request in requests[:most]]
+    more = min(len(requests) - len(told_of) + unlisted, _MORE_MAX)
+    return lines, [*told_of, f"and {more} requests more"] if more else told_of
 
 
 def memory_of(pid: int) -> Memory | None:
@@ -393,14 +409,19 @@ def told(request: CurrentRequest) -> str:
     return f"{request.client} {phase} for {since}{progress}: {asked}"
 
 
+def _at(thread: WorkerThread) -> str:
+    """Return which thread does what, and for how long."""
+    return f"{thread.number} {'leads, ' if thread.leads else ''}{thread.does} for {duration(thread.for_s * _NS)}"
+
+
+def _for(request: CurrentRequest | None) -> str:
+    return "" if request is None else f" for {request.client}: {request.method} {request.target}"
+
+
 def _threads(threads: list[WorkerThread]) -> str:
     """Return what threads do: each that does something, and how many wait for something to do."""
     following = sum(thread.does == "following" for thread in threads)
-    busy = [
-        f"thread {thread.number} {'leads, ' if thread.leads else ''}{thread.does} for {duration(thread.for_s * _NS)}"
-        for thread in threads
-        if thread.does != "following"
-    ]
+    busy = [f"thread {_at(thread)}" for thread in threads if thread.leads or thread.busy]
     return ", ".join([*busy, f"{following} follow"])
 
 

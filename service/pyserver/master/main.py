@@ -378,6 +378,7 @@ class Master:
         place = self._workers.places[slot]
         now = time.monotonic()
         drained = place.state is State.DRAINING
+        hung = place.state in (State.ABORTED, State.KILLED)  # what it was at was told when that was found
         cut = place.state is State.KILLED and (self._stopping.forced or place.drain_by > 0)
         followed = self._workers.followed(place)
         never_ready = not self._workers.has_beaten(slot)
@@ -401,7 +402,9 @@ class Master:
                 f"worker {slot} (generation {place.generation}, pid {pid}) {ending}"
                 f" after {now - place.spawned_at:.1f} s: {lost} connections lost, {waiting} wait for its successor"
             )
-            log.error("%s%s", text, respawn, extra=_fields(WORKER=slot, CONNECTIONS_LOST=lost))
+            fields = {"WORKER": slot, "CONNECTIONS_LOST": lost}
+            extra = _fields(**fields) if hung or never_ready else self._workers.at_work(slot, **fields)
+            log.error("%s%s", text, respawn, extra=extra)
             self._segment.note("died", text)
         if never_ready and not self._standing.ready and not self._stopping.begun:
             self._on_failed_start(ending)
@@ -469,6 +472,7 @@ class Master:
         now = time.monotonic()
         refill = self._stopping.refill() if self._stopping.begun else self._workers.wanted()
         judge = now >= self._judge_from
+        self._workers.read_beats()  # those of the last tick may be older than a worker may be silent
         for action in decide(self._workers.places.values(), now, self._rules, refill=refill, judge=judge):
             if action.verb == "spawn":
                 self._spawn(action.slot)

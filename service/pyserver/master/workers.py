@@ -18,14 +18,14 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from pyserver.ipc import activity
+from pyserver.ipc import activity, observe
 from pyserver.ipc.channel import Channel, Drain, Full, Gone, Kind, Message
 from pyserver.ipc.clients import ClientTable
 from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import Segment
 from pyserver.ipc.semaphores import Stuck
 from pyserver.ipc.stats import index_of
-from pyserver.limits import ABORT_GRACE_S, MEND_AGAIN_S
+from pyserver.limits import ABORT_GRACE_S, MEND_AGAIN_S, WORK_TOLD_MAX
 from pyserver.master import children
 from pyserver.master.children import Child
 from pyserver.master.handover import HandedPlace
@@ -210,10 +210,16 @@ class Workers:
         place = self.places[slot]
         now = time.monotonic()
         text = f"worker {slot} (generation {place.generation}) silent for {silent_for(place, now):.1f} s, killing it"
-        log.error("%s", text, extra={"fields": {"WORKER": slot}})
+        log.error("%s", text, extra=self.at_work(slot, WORKER=slot))
         self._segment.note("hung", text)
         self.happened(place, "hung", now)
         children.abort(self._children[slot])
+
+    def at_work(self, slot: int, **fields: object) -> dict[str, object]:
+        """Return what a record about a worker says besides: what its threads do, or did, and for whom."""
+        threads, requests = observe.of_slot_as_lines(self._segment, slot, WORK_TOLD_MAX)
+        fields |= {"THREADS": "\n".join(threads), "REQUESTS": "\n".join(requests)}
+        return {"fields": {name: value for name, value in fields.items() if value != ""}, "lines": threads + requests}
 
     def pids(self) -> set[int]:
         """Return the numbers of all processes of workers."""

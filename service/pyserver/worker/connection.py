@@ -510,6 +510,7 @@ class Connections:
             if connection.head_of != connection.answered:  # a head has begun: one budget for all of it
                 connection.head_of = connection.answered
                 connection.deadline = now + limits.head_deadline
+            if not connection.heard:
                 connection.heard = now
                 self._show(connection, activity.Phase.READING)
         elif connection.answered:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from pyserver.ipc.activity import Activity, Phase, Work
 from pyserver.ipc.notes import KINDS
 from pyserver.ipc.observe import SCHEMA, STATES, as_document, as_text, memory_of, requests_as_text, snapshot
 from pyserver.ipc.queue import Queue
-from pyserver.ipc.segment import HEADER, ROW, TOTALS, Segment, found, sweep
+from pyserver.ipc.segment import HEADER, ROW, TOTALS, Segment, SegmentError, found, sweep
 from pyserver.ipc.stats import COUNTERS, HISTOGRAMS, SERVER, Tally, fold
 from pyserver.master.supervisor import State
 
@@ -303,6 +304,13 @@ def test_a_server_that_is_gone_or_stops_says_so(busy: Segment) -> None:
     assert "pyserver stopping, master" in as_text(snapshot(busy))
 
 
+def is_full(name: str) -> bool:
+    """Whether a master has made its segment, and has got so far."""
+    with suppress(SegmentError):
+        return bool(Segment.attach(name).words[HEADER["saturations"]])
+    return False
+
+
 @pytest.mark.parametrize("as_json", [False, True])
 def test_the_command_looks_at_the_server_of_a_name(capsys: pytest.CaptureFixture[str], as_json: bool) -> None:
     names: list[str] = []
@@ -317,7 +325,7 @@ def test_the_command_looks_at_the_server_of_a_name(capsys: pytest.CaptureFixture
     with forked(master) as child:
         names.append(f"pyserver.{child.pid}")
         wait_until(lambda: any(name == f"/{names[0]}" for name, alive in found() if alive))
-        wait_until(lambda: Segment.attach(names[0]).words[HEADER["saturations"]])
+        wait_until(lambda: is_full(names[0]))
         assert observe.main(names[0], as_json=as_json) == 0
         said = capsys.readouterr()
         assert said.err == ""
