@@ -34,6 +34,7 @@ EX_CONFIG: Final = 78  # sysexits.h
 _ERR, _WARNING, _INFO = 3, 4, 6  # syslog(3)
 _FORMATS: Final = ("gz", "br", "zst")  # endings of siblings (files.codings)
 _JOBS_MAX: Final = 256
+_PERIOD_MIN_S, _PERIOD_MAX_S = 0.2, 60.0
 EX_INTERRUPTED: Final = 130  # what a shell reports for SIGINT
 
 
@@ -171,7 +172,14 @@ def status(given: argparse.Namespace) -> int:
     """Look once at the shared segment of a running server."""
     from pyserver.ipc import observe  # noqa: PLC0415  `check` does without
 
-    return observe.main(given.name, given.json)
+    return observe.main(given.name, as_json=given.json, with_requests=given.requests)
+
+
+def top(given: argparse.Namespace) -> int:
+    """Show a running server, live."""
+    from pyserver.top import main as work  # noqa: PLC0415  only who looks needs a terminal's library
+
+    return work.main(given.name, period=given.period, once=given.once, log=given.log)
 
 
 def reload(given: argparse.Namespace) -> int:
@@ -311,6 +319,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=status)
     command.add_argument("--json", action="store_true", help="print JSON, for programs")
+    command.add_argument("--requests", action="store_true", help="tell what each thread and each request is at")
+    command.add_argument("--name", metavar="NAME", help="of the instance, or of its shared segment, where several run")
+
+    command = commands.add_parser("top", help=_TOP, description=_sentence(_TOP), epilog=_TOP_MORE, **_AS_WRITTEN)
+    command.set_defaults(run=top)
+    text = "from one look to the next, 0.2 to 60 (default: 1)"
+    command.add_argument("--period", metavar="SECONDS", type=_period, default=1.0, help=text)
+    command.add_argument("--once", action="store_true", help="print what happened in one period, and end")
+    command.add_argument(
+        "--log", metavar="FILE", help="access log to take paths and clients from (default: the server's)"
+    )
     command.add_argument("--name", metavar="NAME", help="of the instance, or of its shared segment, where several run")
 
     command = commands.add_parser(
@@ -363,6 +382,18 @@ def _seconds(text: str) -> float:
     return float(text)
 
 
+def _period(text: str) -> float:
+    try:
+        period = float(text)
+    except ValueError:
+        period = 0.0
+    if not _PERIOD_MIN_S <= period <= _PERIOD_MAX_S:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of seconds from {_PERIOD_MIN_S} to {_PERIOD_MAX_S:g}"
+        )
+    return period
+
+
 def _jobs(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= _JOBS_MAX):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {_JOBS_MAX}")
@@ -393,6 +424,8 @@ _CHECK: Final = "validate the configuration, look at the files, and change nothi
 _EXPLAIN: Final = "answer one request here, and say why it is answered so"
 _RELOAD: Final = "take up configuration and code anew, without losing a connection"
 _STATUS: Final = "look once at a running server, also at a hung one"
+
+_TOP: Final = "show a running server, live, on the terminal"
 
 _COMPRESS: Final = "write compressed variants beside the files of a folder"
 
@@ -468,11 +501,33 @@ _STATUS_MORE: Final = """\
 examples:
   pyserver status
   pyserver status --json
+  pyserver status --requests           what each thread does, and for whom
 
 exit codes:
   0   the server was found
   1   it was not
   2   wrong usage
+"""
+
+_TOP_MORE: Final = """\
+Rates and percentiles are of the time since the look before. Requests that are under way are those that take longer
+than a round of their worker; most never do. Paths and clients are those that come most often in the access log, of
+which a sample is read where it grows fast; without a log that may be read there are none. For the server it is no work.
+
+keys:
+  q   quit (also ^C)
+  p   pause, and go on
+  s   sort workers by number, requests, open connections, busy threads
+
+examples:
+  pyserver top
+  pyserver top --period 5
+  pyserver top --once | less
+
+exit codes:
+  0   it was shown
+  1   there is no server, or no terminal that is known
+  2   wrong usage, or the output is no terminal
 """
 
 _RELOAD_MORE: Final = """\

@@ -84,6 +84,10 @@ WORKER_RESERVED_DESCRIPTORS: Final = 96
 # A worker that was told SIGABRT gets so long to write its stacks before SIGKILL.
 ABORT_GRACE_S: Final = 1.0
 
+# What a worker was at when it hung or died, in the log: so many of its threads and so many of its requests, those that
+# took the longest; of what is more there is the number.
+WORK_TOLD_MAX: Final = 12
+
 # A worker that lives longer than this proves that its generation works; the throttle forgets.
 PROVEN_AFTER_S: Final = 2.0
 
@@ -112,7 +116,12 @@ MUTEX_PATIENCE_MASTER_S: Final = 0.2
 MUTEX_RECOVERY_S: Final = 0.1
 MEND_AGAIN_S: Final = 0.5
 
-# Rows of the segment, 3.6 KiB each: for the workers that serve (64 at most), for as many that are to follow them at a
+# Rows of a worker that tell what its threads do and what requests wait for (ipc.activity), 16 and 256 bytes each. What
+# has no row is counted only. More of them would be memory that is hardly ever looked at, in every slot below.
+THREAD_ROWS: Final = 128
+REQUEST_ROWS: Final = 64
+
+# Rows of the segment, 22 KiB each: for the workers that serve (64 at most), for as many that are to follow them at a
 # reload, and for those of earlier reloads that have not finished yet.
 SLOTS_MAX: Final = 192
 

@@ -66,6 +66,7 @@ def test_an_administrator_finds_it_where_he_looks(builds: Builds) -> None:
         "/usr/share/zsh/vendor-completions/_pyserver",
         "/usr/share/fish/vendor_completions.d/pyserver.fish",
         "/usr/share/doc/pyserver/examples/pyserver.toml",
+        "/usr/share/doc/pyserver/examples/monitoring/alerts.yml",
         "/usr/share/doc/pyserver/README.Debian",
         "/usr/share/doc/pyserver/copyright",
         "/usr/share/doc/pyserver/changelog.gz",

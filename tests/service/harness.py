@@ -217,11 +217,11 @@ class Server:
 
     # -- what an operator looks at --------------------------------------------------------------------
 
-    def look(self) -> Snapshot:
+    def look(self, *, alive: bool = True) -> Snapshot:
         """Return what `pyserver status` would show, without the cost of a process."""
         if self._segment is None:
             self._segment = Segment.attach(f"pyserver.{self.pid}")
-        return observe.snapshot(self._segment)
+        return observe.snapshot(self._segment, alive=alive)
 
     def status(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `pyserver status` for this server."""
@@ -470,6 +470,7 @@ def descriptors(pid: int) -> dict[int, str]:
 __all__ = [
     "CAP_DAC_OVERRIDE",
     "CAP_DAC_READ_SEARCH",
+    "SHM",
     "Load",
     "SegmentError",
     "Server",

@@ -1,6 +1,5 @@
 """The listener for administrators: it tells how the server is, and the public one does not."""
 
-import contextlib
 import json
 import shutil
 import signal
@@ -99,31 +98,6 @@ def test_a_page_that_was_led_to_loopback_reads_nothing(serve: Serve, admin: sock
         assert client.ask("/status.json", host="127.0.0.1:9180").status == 200
 
 
-def browser() -> str | None:
-    return shutil.which("chromium") or shutil.which("chromium-browser")
-
-
-@pytest.mark.skipif(browser() is None, reason="chromium is not installed")
-@pytest.mark.parametrize("admin", ["tcp"], indirect=True)
-def test_the_page_shows_it_in_a_browser(serve: Serve, admin: socket.socket, tmp_path: Path) -> None:
-    """Its policy lets its own script and style run, which is seen by what the script has filled in."""
-    server = serve(listeners=[("admin", admin)])
-    for _ in range(7):
-        ask(public(server), "/small.txt")
-    host, port = admin.getsockname()
-    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--virtual-time-budget=3000")
-    command = [str(browser()), *flags, f"--user-data-dir={tmp_path}/profile", "--dump-dom", f"http://{host}:{port}/"]
-    shown = ""
-    for _ in range(3):  # a browser that does not come up says nothing about us
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            shown = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30).stdout
-        if shown:
-            break
-    assert ">serving, 2 of 2 workers ready</span>" in shown
-    for pid in server.workers().values():
-        assert f"<td>{pid}</td>" in shown
-
-
 def test_not_ready_while_it_drains(serve: Serve, admin: socket.socket) -> None:
     server = serve(listeners=[("admin", admin)], settings={"server.drain": 10})
     received = server.counters()["bytes_received"]
@@ -141,12 +115,15 @@ def test_not_ready_while_it_drains(serve: Serve, admin: socket.socket) -> None:
 def test_it_lives_through_deaths_and_reloads(serve: Serve, admin: socket.socket) -> None:
     server = serve(listeners=[("admin", admin)])
     first = json.loads(ask(at(admin), "/status.json").content)["times"]["queue_wait"]["count"]
-    server.kill_worker(0)
+    killed = server.kill_worker(0)
     server.replaced(0, 1)
     done = server.reload()
     assert done.returncode == 0, done.stderr
     document = json.loads(ask(at(admin), "/status.json").content)
     assert (document["restarts"], document["reloads"]) == (1, 1)
+    assert [event["kind"] for event in document["events"]] == ["started", "died", "replaced", "reloaded"]
+    assert f"pid {killed}) killed by SIGKILL" in document["events"][1]["text"]
+    assert document["access_log"] == ""
     assert document["times"]["queue_wait"]["count"] > first
     assert ask(public(server), "/small.txt").status == 200
     assert ask(public(server), "/metrics").status == 404

@@ -1,10 +1,16 @@
 """`pyserver status`: one look from outside, also at a server that hangs."""
 
+import contextlib
 import json
+import re
 import signal
+from pathlib import Path
 
+from tests.service.client import request
 from tests.service.conftest import Serve
-from tests.service.harness import process_state, run, wait_until
+from tests.service.harness import SHM, process_state, run, wait_until
+
+from pyserver.ipc import observe
 
 
 def test_tells_a_person_within_eighty_columns(serve: Serve) -> None:
@@ -38,6 +44,20 @@ def test_tells_a_program(serve: Serve) -> None:
     assert seen["empty_slots"] + seen["filled_slots"] + seen["in_hand"] == seen["capacity"] == 1024
 
 
+def test_tells_memory_from_disk(serve: Serve) -> None:
+    server = serve(workers=1)
+    server.ask()
+    assert wait_until(lambda: server.counters()["file_cache_misses"]) == 1
+
+    def is_in_memory() -> bool:
+        before = server.counters()
+        server.ask()
+        wait_until(lambda: server.counters()["requests"] > before["requests"])
+        return server.counters()["file_cache_misses"] == before["file_cache_misses"]
+
+    wait_until(is_in_memory)
+
+
 def test_looks_at_a_server_that_hangs(serve: Serve) -> None:
     server = serve(settings={"server.hung_after": 60})
     server.stop_workers()
@@ -47,6 +67,54 @@ def test_looks_at_a_server_that_hangs(serve: Serve) -> None:
     assert done.returncode == 0
     assert json.loads(done.stdout)["alive"]
     server.send_signal(signal.SIGCONT)
+
+
+def test_tells_what_each_request_waits_for_also_of_a_server_that_hangs(serve: Serve, site: Path, large: bytes) -> None:
+    (site / "large.bin").write_bytes(large)
+    server = serve(workers=1, settings={"server.hung_after": 60})
+    with server.client(receive_buffer=4096) as slow, server.client() as half, server.client() as parked:
+        parked.ask()
+        slow.send(request("/large.bin"))
+        half.send(request("/form", method="POST").replace(b"\r\n\r\n", b"\r\nContent-Length: 9\r\n\r\nabc"))
+        wait_until(lambda: len(server.look().workers[0].requests) == 2)
+        server.stop_workers()
+        server.send_signal(signal.SIGSTOP)
+        text = server.status("--requests").stdout
+        document = json.loads(server.status("--requests", "--json").stdout)
+        plain = json.loads(server.status("--json").stdout)
+        server.send_signal(signal.SIGCONT)
+        for pid in server.workers().values():
+            server.kill_process(pid, signal.SIGCONT)
+    (worker,) = document["workers"]
+    found = {each["phase"]: each for each in worker["requests"]}
+    assert {phase: each["target"] for phase, each in found.items()} == {"sending": "/large.bin", "content": "/form"}
+    assert 0 < found["sending"]["sent"] < found["sending"]["all_of_it"]
+    assert (found["sending"]["status"], found["sending"]["client"]) == (200, "127.0.0.1")
+    assert (worker["parked"], worker["unlisted"], len(worker["threads"])) == (1, 0, 4)
+    assert worker["leading"] in ("waiting", "serving")
+    assert worker["rss_bytes"] > 1 << 20
+    assert "requests" not in plain["workers"][0]
+    assert re.search(r"127\.0\.0\.1 sending for .* of 20\.0 MiB sent: GET /large\.bin\n", text), text
+    assert re.search(r"127\.0\.0\.1 content for .*: POST /form", text), text
+    assert re.search(r"thread \d leads, (waiting|serving) for .*, 3 follow", text), text
+
+
+def test_tells_what_a_dead_server_was_at(serve: Serve, site: Path, large: bytes) -> None:
+    """As long as its memory is there: the next start of a server removes it."""
+    (site / "large.bin").write_bytes(large)
+    server = serve(workers=1)
+    with server.client(receive_buffer=4096) as slow:
+        slow.send(request("/large.bin"))
+        wait_until(lambda: server.look().workers[0].requests)
+        server.kill_worker(0, signal.SIGSTOP)
+        server.kill_master()
+        for pid in server.survivors():
+            server.kill_process(pid)
+        wait_until(lambda: not server.survivors())
+        left = server.look(alive=False)
+    assert [each.target for each in left.workers[0].requests] == ["/large.bin"]
+    assert "is gone; it was" in observe.requests_as_text(left)
+    assert "sent: GET /large.bin" in observe.requests_as_text(left)
 
 
 def test_shows_deaths_and_waiting_clients(serve: Serve) -> None:
@@ -84,8 +152,16 @@ def test_no_server(serve: Serve) -> None:
 
 def test_dead_server(serve: Serve) -> None:
     server = serve()
+    left, kept = SHM / f"pyserver.{server.pid}", SHM / f"kept-by-a-test.{server.pid}"
+    kept.hardlink_to(left)
     server.kill_master()
     wait_until(lambda: not server.survivors())
-    done = server.status()
+    for _ in range(10):  # another test may start a server just now, which removes what this one has left
+        with contextlib.suppress(FileExistsError):
+            left.hardlink_to(kept)
+        done = server.status()
+        if done.returncode == 0:
+            break
+    kept.unlink()
     assert (done.returncode, done.stderr) == (0, "")
     assert f"pyserver is gone, master {server.pid}" in done.stdout

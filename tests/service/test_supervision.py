@@ -1,5 +1,6 @@
 """Workers that die, hang or cannot start: replaced, told, throttled; and nobody else notices."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -8,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.service.client import Client
+from tests.service.client import Client, request
 from tests.service.conftest import Serve
 from tests.service.harness import Server, process_state, wait_until
 
@@ -52,6 +53,56 @@ def test_lost_connections_are_told(serve: Serve) -> None:
         with server.logs(f"{theirs} connections lost"):
             server.kill_worker(0)
         server.replaced(0, 1)
+
+
+def below(server: Server, pattern: str) -> str:
+    """Return what stands below the first line in the log that matches, with it."""
+    first = next(at for at, line in enumerate(server.log) if re.search(pattern, line))
+    end = next((at for at in range(first + 1, len(server.log)) if not server.log[at].startswith("    ")), None)
+    return "\n".join(server.log[first:end])
+
+
+def test_the_log_says_what_a_killed_worker_was_at(serve: Serve, site: Path, large: bytes) -> None:
+    (site / "large.bin").write_bytes(large)
+    server = serve(workers=1)
+    with server.client(receive_buffer=4096) as slow, server.client() as half:
+        slow.send(request("/large.bin?a"))
+        half.send(b"GET /half")
+        wait_until(lambda: {each.phase for each in server.look().workers[0].requests} == {"sending", "reading"})
+        with server.logs(r"worker 0 \(generation 1, pid \d+\) killed by SIGKILL .* 2 connections lost"):
+            server.kill_worker(0)
+        server.replaced(0, 1)
+    told = below(server, "2 connections lost")
+    assert re.search(r"\n    thread \d leads, (waiting|serving) for ", told), told
+    sent = r"request 127\.0\.0\.1 sending for .*, [0-9.]+ [KM]iB of 20\.0 MiB sent: GET /large\.bin\?a(\n|$)"
+    assert re.search(sent, told), told
+    assert re.search(r"request 127\.0\.0\.1 reading for [^:]*: GET /half(\n|$)", told), told
+    assert server.look().workers[0].requests == [], "its successor has nothing of it"
+
+
+def test_the_log_says_what_a_hung_worker_was_at(serve: Serve, tmp_path: Path) -> None:
+    """One of its threads is stuck in the access log, and then it stands still."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
+    server = serve(workers=1, access_log=pipe, settings={"server.hung_after": 2})
+    server.may_complain = True  # stacks
+    for _ in range(30):
+        server.ask("/small.txt", "User-Agent: " + "x" * 1000)
+    wait_until(lambda: any(each.does == "logging" and each.for_s > 1 for each in server.look().workers[0].threads))
+    with server.client() as half:
+        half.send(b"GET /half")
+        wait_until(lambda: server.look().workers[0].requests)
+        server.kill_worker(0, signal.SIGSTOP)
+        wait_until(lambda: server.logged(r"worker 0 \(generation 1\) silent for"), within=15)
+        server.replaced(0, 1, within=15)
+    told = below(server, r"worker 0 \(generation 1\) silent for")
+    assert re.search(r"\n    thread \d logging for [0-9.]+ s\n", told), told
+    assert re.search(r"\n    thread \d leads, (waiting|serving) for ", told), told
+    assert re.search(r"\n    request 127\.0\.0\.1 reading for [^:]*: GET /half", told), told
+    assert below(server, r"worker 0 .* killed by SIGABRT").count("\n") == 0, "it was told before"
+    os.close(reader)
 
 
 def test_both_workers_killed_at_once(serve: Serve) -> None:

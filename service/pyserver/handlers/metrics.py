@@ -19,17 +19,6 @@ _NS: Final = 1_000_000_000
 _RESPONSES: Final = "responses_"  # counters that are one metric, with the rest of their name in a label
 _BYTES: Final = "bytes_"
 
-# Of the whole server, beside the counters: name, whether it only grows, what it says.
-_SERVER: Final = (
-    ("restarts", True, "workers that died and were replaced"),
-    ("reloads", True, "reloads that took effect"),
-    ("accept_pauses", True, "times that no connection could be accepted for want of descriptors"),
-    ("saturations", True, "times that the queue was full"),
-    ("capacity", False, "connections that have room in the queue"),
-    ("filled_slots", False, "connections that wait in the queue"),
-    ("ready", False, "whether the server serves with all its workers"),
-)
-
 
 class _Seen(Collector):
     """One look at the server."""
@@ -50,8 +39,8 @@ class _Seen(Collector):
             else:
                 yield _family(_name(counter.name), counter.text, value, grows=not counter.gauge)
         yield responses
-        for name, grows, text in _SERVER:
-            yield _family(f"pyserver_{name}", text, int(getattr(seen, name)), grows=grows)
+        for one in stats.SERVER:
+            yield _family(f"pyserver_{one.name}", one.text, int(getattr(seen, one.name)), grows=not one.gauge)
         workers = GaugeMetricFamily("pyserver_workers", "places of workers by their state", labels=["state"])
         for state in STATES:
             workers.add_metric([state], sum(worker.state == state for worker in seen.workers))

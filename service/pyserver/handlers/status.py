@@ -104,8 +104,9 @@ class Status:
         kind, content = self._exposition(self._look(), accept.decode("latin-1"))
         return Page(200, kind, content)
 
-    def _document(self, _request: Request) -> Page:
-        return Page(200, "application/json", as_document(self._look()).encode() + b"\n")
+    def _document(self, request: Request) -> Page:
+        document = as_document(self._look(), with_requests=request.query == b"requests")
+        return Page(200, "application/json", document.encode() + b"\n")
 
     def _alive(self, _request: Request) -> Page:
         return Page(200, _TEXT, b"alive\n")

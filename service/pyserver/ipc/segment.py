@@ -1,6 +1,6 @@
 """The one shared memory segment: its name, its words, who may see it, and what is left of the dead.
 
-Owns:    the layout (header, totals, a row per worker slot), the lock that says an instance lives, the sweep.
+Owns:    the layout (header, totals, notes, a row per worker slot), the lock that says an instance lives, the sweep.
 Never:   trusts a length or an index that it read from the segment: sizes come from the configuration, and a reader
          checks them against the file's (a compromised worker can write here).
 Fails:   SegmentError with one line for a person.
@@ -29,11 +29,11 @@ from typing import Final, Self
 
 import posix_ipc
 
-from pyserver.ipc import semaphores
+from pyserver.ipc import activity, notes, semaphores
 from pyserver.ipc.stats import CELLS, fold
 
 MAGIC: Final = int.from_bytes(b"pyserver", "little")
-VERSION: Final = 3
+VERSION: Final = 4
 WORD: Final = 8
 LINE_WORDS: Final = 8  # a cache line
 
@@ -108,11 +108,15 @@ ROW: Final = _indexed(
     "reopen_ns",  # master: CLOCK_MONOTONIC, when this generation was last told to open its log again
     "drain_by_ns",  # master: CLOCK_MONOTONIC, when this generation shall have drained; 0: it shall serve
     "drain_how",  # master: messages.Drain, written before drain_by_ns
+    "round_ns",  # worker: CLOCK_MONOTONIC when its last round began; later than beat_ns while that goes on
+    "unlisted",  # worker: requests under way that have no row of their own
 )
 ROW_COUNTERS: Final = _lines(len(ROW))  # the counters begin on a line of their own
-ROW_WORDS: Final = ROW_COUNTERS + _lines(CELLS)
+ROW_ACTIVITY: Final = ROW_COUNTERS + _lines(CELLS)  # rows of threads and requests
+ROW_WORDS: Final = ROW_ACTIVITY + _lines(activity.WORDS)
 TOTALS: Final = _lines(len(HEADER))
-ROWS: Final = TOTALS + _lines(CELLS)
+NOTES: Final = TOTALS + _lines(CELLS)  # ipc.notes
+ROWS: Final = NOTES + _lines(notes.WORDS)
 
 
 def words_for(slots: int) -> int:
@@ -188,8 +192,7 @@ class Segment:
         rows = [ROWS + slot * ROW_WORDS + ROW_COUNTERS for slot in range(slots)]
         for row in rows:
             fold(words, HEADER["fold"], TOTALS, row)
-        end = TOTALS + CELLS
-        self.words[TOTALS:end] = words[TOTALS:end]
+        self.words[TOTALS:ROWS] = words[TOTALS:ROWS]  # and the notes
         for name in ("since", "restarts"):
             self.words[HEADER[name]] = words[HEADER[name]]
         return True
@@ -246,6 +249,24 @@ class Segment:
     def counters(self, slot: int) -> int:
         """Return the index of a worker slot's first counter."""
         return ROWS + slot * ROW_WORDS + ROW_COUNTERS
+
+    def activity(self, slot: int) -> int:
+        """Return the index of the first of the rows of a worker's threads and requests."""
+        return ROWS + slot * ROW_WORDS + ROW_ACTIVITY
+
+    # -- the notes of the master ----------------------------------------------------------------
+
+    def note(self, kind: str, text: str) -> None:
+        """Write down that something happened (ipc.notes)."""
+        notes.event(self.words, NOTES, kind, text)
+
+    def note_log(self, path: str) -> None:
+        """Write down where the access log is; "": nowhere."""
+        notes.log_at(self.words, NOTES, path)
+
+    def noted(self) -> tuple[list[notes.Event], str]:
+        """Return what happened lately, the oldest first, and where the access log is."""
+        return notes.events(self.words, NOTES), notes.access_log(self.words, NOTES)
 
     def close(self) -> None:
         """Unmap. In the process that made it, remove the name too (the lock goes with the descriptor)."""

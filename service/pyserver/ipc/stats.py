@@ -1,6 +1,6 @@
 """The counters: tables that name them, the cells they live in, and totals that never go backwards.
 
-Owns:    COUNTERS and HISTOGRAMS; the fold of a dead worker's row into the totals; a snapshot of them.
+Owns:    COUNTERS, SERVER and HISTOGRAMS; the fold of a dead worker's row into the totals; a snapshot of them.
 Never:   costs a request more than an addition to an integer: a worker stores its tally once a round.
 Used by: worker (Tally), master (fold, status line), ipc.segment (layout), ipc.observe.
 
@@ -41,6 +41,7 @@ COUNTERS: Final = (
     Counter("connections_lost", "connections", "connections the kernel dropped at the worker's limit of open files"),
     Counter("requests", "requests", "requests answered, or begun to be"),
     Counter("memo_misses", "requests", "requests of these whose answer was not in the memo"),
+    Counter("file_cache_misses", "requests", "requests of these for which a file had to be looked at first"),
     Counter("responses_1xx", "responses", "interim responses sent"),
     Counter("responses_2xx", "responses", "responses with a status of 2xx"),
     Counter("responses_3xx", "responses", "responses with a status of 3xx"),
@@ -57,6 +58,17 @@ COUNTERS: Final = (
     Counter("limited_requests", "requests", "requests beyond the option clients.request_rate"),
     Counter("failures", "events", "errors of ours that were logged with a traceback"),
     Counter("log_lines_dropped", "lines", "access log lines that could not be written"),
+)
+
+# Of the whole server, by their names in a snapshot (ipc.observe): the master counts them, or they are of this moment.
+SERVER: Final = (
+    Counter("restarts", "workers", "workers that died and were replaced"),
+    Counter("reloads", "reloads", "reloads that took effect"),
+    Counter("accept_pauses", "events", "times that no connection could be accepted for want of descriptors"),
+    Counter("saturations", "events", "times that the queue was full"),
+    Counter("capacity", "connections", "connections that have room in the queue", gauge=True),
+    Counter("filled_slots", "connections", "connections that wait in the queue", gauge=True),
+    Counter("ready", "servers", "whether the server serves with all its workers", gauge=True),
 )
 
 HISTOGRAMS: Final = (
@@ -141,6 +153,7 @@ class Tally:
         "connections_open",
         "deadlines",
         "failures",
+        "file_cache_misses",
         "limited_connections",
         "limited_open",
         "limited_requests",
@@ -158,6 +171,7 @@ class Tally:
         self.connections_lost = 0
         self.requests = 0
         self.memo_misses = 0
+        self.file_cache_misses = 0
         self.classes = [0] * 6  # by first digit of the status
         self.bytes_sent = 0
         self.bytes_received = 0
@@ -212,6 +226,7 @@ class Tally:
                 self.connections_lost,
                 self.requests,
                 self.memo_misses,
+                self.file_cache_misses,
                 c1,
                 c2,
                 c3,

@@ -23,6 +23,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import setproctitle
@@ -253,6 +254,10 @@ class Master:
         log.info("sandbox %s", sandbox.told(sandbox.by_name(found)))
         for warning in self._config.warnings:
             log.warning("%s", warning)
+        access = self._config.log.access
+        self._segment.note_log("" if access in ("off", "-") else str(Path(access).absolute()))
+        if self._handed is None:
+            self._segment.note("started", f"version {__version__}, process {os.getpid()}")
         gc.collect()
         gc.freeze()
         while self._attend():
@@ -353,6 +358,8 @@ class Master:
             extra=_fields(WORKER=place.slot),
         )  # fmt: skip
         workers = self._workers
+        if place.generation > 1:
+            self._segment.note("replaced", f"worker {place.slot} (generation {place.generation}) ready")
         if workers.coming is not None:
             self._succession.came(place)
         elif not self._standing.ready and all(each.serves for each in workers.of(workers.crew)):
@@ -371,6 +378,7 @@ class Master:
         place = self._workers.places[slot]
         now = time.monotonic()
         drained = place.state is State.DRAINING
+        hung = place.state in (State.ABORTED, State.KILLED)  # what it was at was told when that was found
         cut = place.state is State.KILLED and (self._stopping.forced or place.drain_by > 0)
         followed = self._workers.followed(place)
         never_ready = not self._workers.has_beaten(slot)
@@ -390,11 +398,14 @@ class Master:
                 self._restarts += 1
                 self._words[HEADER["restarts"]] = self._restarts
                 respawn = f", respawn in {delay:.2f} s"
-            log.error(
-                "worker %d (generation %d, pid %d) %s after %.1f s: %d connections lost, %d wait for its successor%s",
-                slot, place.generation, pid, ending, now - place.spawned_at, lost, waiting, respawn,
-                extra=_fields(WORKER=slot, CONNECTIONS_LOST=lost),
-            )  # fmt: skip
+            text = (
+                f"worker {slot} (generation {place.generation}, pid {pid}) {ending}"
+                f" after {now - place.spawned_at:.1f} s: {lost} connections lost, {waiting} wait for its successor"
+            )
+            fields = {"WORKER": slot, "CONNECTIONS_LOST": lost}
+            extra = _fields(**fields) if hung or never_ready else self._workers.at_work(slot, **fields)
+            log.error("%s%s", text, respawn, extra=extra)
+            self._segment.note("died", text)
         if never_ready and not self._standing.ready and not self._stopping.begun:
             self._on_failed_start(ending)
         if never_ready and place.crew == self._workers.coming and not self._stopping.begun:
@@ -461,6 +472,7 @@ class Master:
         now = time.monotonic()
         refill = self._stopping.refill() if self._stopping.begun else self._workers.wanted()
         judge = now >= self._judge_from
+        self._workers.read_beats()  # those of the last tick may be older than a worker may be silent
         for action in decide(self._workers.places.values(), now, self._rules, refill=refill, judge=judge):
             if action.verb == "spawn":
                 self._spawn(action.slot)

@@ -44,6 +44,7 @@ class Stopping:
         notifier: Notifier,
     ) -> None:
         self._drain = drain
+        self._segment = segment
         self._words = segment.words
         self._queue = queue
         self._workers = workers
@@ -75,6 +76,7 @@ class Stopping:
         self._words[HEADER["master_state"]] = 1
         open_now = self._queue.totals()["connections_open"]
         log.log(NOTICE, "%s: stopping, %d connections open, at most %g s", why, open_now, drain)
+        self._segment.note("stopping", f"{why}: stopping, {open_now} connections open")
         self._notifier.stopping(f"draining, {open_now} connections open")
         self._notifier.extend_timeout(drain + STOP_MARGIN_S)
         # Whether another start follows is known to systemd alone: after a stop it closes what it was given.

@@ -58,6 +58,7 @@ class Succession:
         obey: Callable[[], object],
         hear: Callable[[int], bool],
     ) -> None:
+        self._segment = segment
         self._words = segment.words
         self._queue = queue
         self._workers = workers
@@ -186,6 +187,7 @@ class Succession:
         self._standing.told_otherwise(now)
         took = now - self._reload.began
         text = f"reloaded within {took:.2f} s: {len(workers.of(workers.crew))} workers of {self._threads} threads"
+        self._segment.note("reloaded", text)
         self._reload.done(self._standing.line(), text)
 
     def _give_up_coming(self, why: str) -> None:
@@ -203,6 +205,7 @@ class Succession:
         self._failed(f"{why}; the workers that serve go on")
 
     def _failed(self, why: str) -> None:
+        self._segment.note("reload failed", why)
         self._reload.failed(self._standing.line(), why)
 
     # -- the workers before -------------------------------------------------------------------------

@@ -18,13 +18,14 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from pyserver.ipc import activity, observe
 from pyserver.ipc.channel import Channel, Drain, Full, Gone, Kind, Message
 from pyserver.ipc.clients import ClientTable
 from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import Segment
 from pyserver.ipc.semaphores import Stuck
 from pyserver.ipc.stats import index_of
-from pyserver.limits import ABORT_GRACE_S, MEND_AGAIN_S
+from pyserver.limits import ABORT_GRACE_S, MEND_AGAIN_S, WORK_TOLD_MAX
 from pyserver.master import children
 from pyserver.master.children import Child
 from pyserver.master.handover import HandedPlace
@@ -147,8 +148,9 @@ class Workers:
         place.spawned_at, place.beat = now, 0.0
         if self._clients is not None:
             self._clients.clear(slot)
-        for word in ("beat_ns", "reopen_ns", "drain_by_ns", "drain_how"):
+        for word in ("beat_ns", "round_ns", "unlisted", "reopen_ns", "drain_by_ns", "drain_how"):
             words[self._segment.row(slot, word)] = 0
+        activity.clear(words, self._segment.activity(slot))
         words[self._segment.row(slot, "generation")] = place.generation
         words[self._segment.row(slot, "since_ns")] = time.monotonic_ns()
         child = self._children[slot] = children.spawn(become)
@@ -207,12 +209,17 @@ class Workers:
         """End a worker that hangs: it writes its stacks first."""
         place = self.places[slot]
         now = time.monotonic()
-        log.error(
-            "worker %d (generation %d) silent for %.1f s, killing it",
-            slot, place.generation, silent_for(place, now), extra={"fields": {"WORKER": slot}},
-        )  # fmt: skip
+        text = f"worker {slot} (generation {place.generation}) silent for {silent_for(place, now):.1f} s, killing it"
+        log.error("%s", text, extra=self.at_work(slot, WORKER=slot))
+        self._segment.note("hung", text)
         self.happened(place, "hung", now)
         children.abort(self._children[slot])
+
+    def at_work(self, slot: int, **fields: object) -> dict[str, object]:
+        """Return what a record about a worker says besides: what its threads do, or did, and for whom."""
+        threads, requests = observe.of_slot_as_lines(self._segment, slot, WORK_TOLD_MAX)
+        fields |= {"THREADS": "\n".join(threads), "REQUESTS": "\n".join(requests)}
+        return {"fields": {name: value for name, value in fields.items() if value != ""}, "lines": threads + requests}
 
     def pids(self) -> set[int]:
         """Return the numbers of all processes of workers."""

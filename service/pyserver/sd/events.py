@@ -115,6 +115,10 @@ requests it was answering have lost their connections; those that were waiting
 for it are answered by its successor, which is started at once, or later and
 later where workers keep dying soon after their start.
 
+What its threads did and what its requests waited for, those that took the
+longest, stands in the record, also in the fields THREADS and REQUESTS: a
+request that is there at every death is the one to try.
+
 If a signal of the kind of SIGSEGV or SIGABRT was the end, the stacks of its
 threads stand above. SIGKILL without a word of the server before it is most
 often the kernel's for want of memory (journalctl -k), or a person's.
@@ -131,6 +135,9 @@ server.start_within after its start. It was told to write the stacks of its
 threads (they follow in the journal) and ends by that; its successor is
 started at once. A disk or a network file system that does not answer is the
 usual reason.
+
+What its threads do and what its requests wait for, those that take the
+longest, stands in the record, also in the fields THREADS and REQUESTS.
 """,
     ),
     Event(

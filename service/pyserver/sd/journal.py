@@ -9,7 +9,8 @@ Used by: cli, master.main, worker.main (configure); all processes by logging.get
 
     log.warning("worker %d silent for %.1f s, killing it", slot, age, extra={"fields": {"WORKER": slot}})
 
-gives, besides the line, a journal field to ask for: `journalctl -u pyserver WORKER=3`. Messages are escaped (T-42):
+gives, besides the line, a journal field to ask for: `journalctl -u pyserver WORKER=3`. With extra={"lines": [...]} the
+message goes on below its first line. Messages are escaped (T-42):
 what a client sends can neither begin a line nor drive a terminal.
 """
 
@@ -224,7 +225,7 @@ def journal_entry(record: logging.LogRecord, role: str) -> bytes:
     failure = record.exc_info[1] if record.exc_info else None
     fields: dict[str, object] = {_field_name(name): value for name, value in _given_fields(record).items()}
     fields |= {
-        "MESSAGE": "\n".join([_message(record), *_traceback(record)]),
+        "MESSAGE": "\n".join([_message(record), *_given_lines(record), *_traceback(record)]),
         "PRIORITY": level.priority,
         "SYSLOG_IDENTIFIER": IDENTIFIER,
         "SYSLOG_FACILITY": FACILITY_DAEMON,
@@ -248,7 +249,8 @@ def human_line(record: logging.LogRecord, role: str, *, dated: bool, coloured: b
     if coloured:
         stamp = f"\x1b[2m{stamp}\x1b[0m"
         word = f"\x1b[{level.colour}m{word}\x1b[0m" if level.colour else word
-    text = "\n    ".join([f"{stamp} {word} {role}: {_message(record)}", *_traceback(record)])
+    first = f"{stamp} {word} {role}: {_message(record)}"
+    text = "\n    ".join([first, *_given_lines(record), *_traceback(record)])
     return _bounded(text.encode(errors="backslashreplace")) + b"\n"
 
 
@@ -283,6 +285,12 @@ def _escaped(text: str) -> str:
 def _given_fields(record: logging.LogRecord) -> Mapping[str, object]:
     fields = getattr(record, "fields", None)
     return fields if isinstance(fields, Mapping) else {}
+
+
+def _given_lines(record: logging.LogRecord) -> list[str]:
+    """Return what stands below the first line of the message."""
+    lines = getattr(record, "lines", None)
+    return [_escaped(str(line)) for line in lines] if isinstance(lines, list) else []
 
 
 @functools.lru_cache(256)

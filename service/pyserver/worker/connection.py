@@ -31,6 +31,8 @@ from pyserver.http.errors import ProtocolError
 from pyserver.http.reader import RequestReader
 from pyserver.http.request import Request
 from pyserver.http.response import CONTINUE, Response, error_response
+from pyserver.ipc import activity
+from pyserver.ipc.activity import Activity, Work
 from pyserver.ipc.assignment import Origin
 from pyserver.ipc.clients import Places
 from pyserver.ipc.messages import Drain
@@ -94,6 +96,8 @@ class Job(NamedTuple):
 
     run: Callable[[], None]
     then: Callable[[], None]
+    work: Work = Work.OTHER  # what it is, for whoever looks
+    row: int = 0  # of the request that it is for (ipc.activity)
 
 
 class Connection:
@@ -107,6 +111,7 @@ class Connection:
         "deadline",
         "fd",
         "head_of",
+        "heard",
         "lingered",
         "mark",
         "origin",
@@ -115,13 +120,15 @@ class Connection:
         "phase",
         "reader",
         "request",
+        "row",
         "socket",
         "taken",
         "unblocked",
+        "waited_ns",
         "watched",
     )
 
-    def __init__(self, client: socket.socket, fd: int, deadline: float, origin: int = 0) -> None:
+    def __init__(self, client: socket.socket, fd: int, deadline: float, origin: int = 0, waited_ns: int = 0) -> None:
         self.socket = client
         self.origin = origin  # index of its listener
         self.fd = fd
@@ -138,10 +145,13 @@ class Connection:
         self.mark = 0  # outgoing.sent when the stall deadline was set
         self.taken = 0  # and how much of that the client had by then
         self.began = 0.0  # monotonic: an answer that outlasts its round, which is timed for itself; 0: none does
+        self.heard = 0.0  # monotonic: when the request began to come whose end was waited for; 0: it came at once
         self.lingered = 0  # bytes thrown away while lingering
         self.unblocked = False  # the socket is in non-blocking mode
         self.peer = b""  # address, when somebody asked
         self.counted: Places | None = None  # where its client is, if it has limits
+        self.waited_ns = waited_ns  # in the queue, from accept on
+        self.row = 0  # where others see the request that is under way (ipc.activity); 0: in none
 
     @property
     def idle(self) -> bool:
@@ -176,6 +186,7 @@ class Connections:
         self.jobs: deque[Job] = deque()  # for worker.pool
         self.draining = False  # what is answered is closed
         self.returning: dict[Connection, None] = {}  # for worker.pool: on their way back to the master
+        self.activity = Activity()  # for worker.pool: where it is shown what is under way
         self._moving = False  # what is answered goes back to the master
         self._leaving = False  # either
         self._sites = sites
@@ -198,13 +209,13 @@ class Connections:
 
     # -- events, called by worker.pool ---------------------------------------------------------
 
-    def adopt(self, fd: int, origin: int, *, parked: bool = False) -> None:
+    def adopt(self, fd: int, origin: int, *, parked: bool = False, waited_ns: int = 0) -> None:
         """Take over a client that the master passed on, and read from it at once."""
         client = _Socket(self._origins[origin].family, socket.SOCK_STREAM, 0, fd)
         if self._unlimited and not parked and origin not in self._others:
-            self._meet(client, fd, origin)
+            self._meet(client, fd, origin, waited_ns)
             return
-        connection = Connection(client, fd, self._clock.now + self._limits.head_deadline, origin)
+        connection = Connection(client, fd, self._clock.now + self._limits.head_deadline, origin, waited_ns)
         if origin in self._others:
             # No limit for administrators, who look when there is too much of all; who has a reader goes the full way.
             connection.reader = RequestReader()
@@ -219,7 +230,7 @@ class Connections:
             self._tally.connections += 1
         self.readable(connection)
 
-    def _meet(self, client: socket.socket, fd: int, origin: int) -> None:
+    def _meet(self, client: socket.socket, fd: int, origin: int, waited_ns: int) -> None:
         """Read from a new client that has no limits, and serve what came.
 
         One that asks for a known answer and no more (`Connection: close`) has it here and is gone: it never becomes a
@@ -230,7 +241,7 @@ class Connections:
         try:
             data = client.recv(RECV_BYTES, _DONTWAIT)
         except BlockingIOError:
-            connection = self._enter(client, fd, origin)
+            connection = self._enter(client, fd, origin, waited_ns)
             self._wait(connection)
             return
         except OSError:
@@ -242,7 +253,7 @@ class Connections:
             memo.turn(clock.second)
         known = memo.answers.get(data)
         if known is None or not known[1].close or known[1].status >= FAILED:
-            self._received(self._enter(client, fd, origin), data)
+            self._received(self._enter(client, fd, origin, waited_ns), data)
             return
         request, response = known
         tally.bytes_received += len(data)
@@ -257,7 +268,7 @@ class Connections:
             sent = -1
         if 0 <= sent < len(wire):
             tally.bytes_sent += sent
-            self._send_rest(self._enter(client, fd, origin), request, response, sent)
+            self._send_rest(self._enter(client, fd, origin, waited_ns), request, response, sent)
             return
         if sent < 0:
             tally.apart += 1
@@ -268,8 +279,8 @@ class Connections:
             self._access.record(peer_name(client), request.head, response.status, content_bytes)
         client.close()
 
-    def _enter(self, client: socket.socket, fd: int, origin: int) -> Connection:
-        connection = Connection(client, fd, self._clock.now + self._limits.head_deadline, origin)
+    def _enter(self, client: socket.socket, fd: int, origin: int, waited_ns: int) -> Connection:
+        connection = Connection(client, fd, self._clock.now + self._limits.head_deadline, origin, waited_ns)
         self.table[fd] = connection
         return connection
 
@@ -358,7 +369,8 @@ class Connections:
                 self._failures.turn()
             if self._admission is not None:
                 self._admission.turn()
-            self.jobs += [Job(look.run, partial(self._looked_again, look)) for look in self._sites.tidy()]
+            looks = self._sites.tidy()
+            self.jobs += [Job(look.run, partial(self._looked_again, look), Work.LOOKING) for look in looks]
         for connection in self._parking.due(now):
             phase = connection.phase
             if phase is Phase.WORKING:  # a follower has it; its disk is slow, the client is not
@@ -414,7 +426,7 @@ class Connections:
     def submit(self, run: Callable[[], None], then: Callable[[], None]) -> bool:
         """Take work of a handler that no client waits for; False when the worker is about to leave."""
         if not self._leaving:
-            self.jobs.append(Job(run, then))
+            self.jobs.append(Job(run, then, Work.CODING))
         return not self._leaving
 
     # -- the spine -------------------------------------------------------------------------------
@@ -443,6 +455,7 @@ class Connections:
                     connection.request = None
                 if not self._respond(connection, request):
                     return
+                connection.heard = 0.0
         except ProtocolError as error:
             self._refuse(connection, error.status)
             return
@@ -458,6 +471,7 @@ class Connections:
         sites = self._others.get(connection.origin, self._sites) if self._others else self._sites
         answer = sites.respond(request, lifecycle.persistence(request, self.draining))
         if isinstance(answer, Pending):
+            self._tally.file_cache_misses += sites is self._sites
             self._hand_over(connection, request, answer)
             return False
         self._tally.memo_misses += 1
@@ -556,11 +570,18 @@ class Connections:
             if connection.mark == 0:  # content: one budget for all of it, from its first wait on
                 connection.mark = 1
                 connection.deadline = now + limits.body_deadline
+                connection.heard = connection.heard or now
+                self._show(connection, activity.Phase.CONTENT)
         elif connection.begun:
             if connection.head_of != connection.answered:  # a head has begun: one budget for all of it
                 connection.head_of = connection.answered
                 connection.deadline = now + limits.head_deadline
+            if not connection.heard:
+                connection.heard = now
+                self._show(connection, activity.Phase.READING)
         elif connection.answered:
+            if connection.row:
+                self._shown(connection)
             if self.draining:
                 self.close(connection)
                 return
@@ -616,6 +637,7 @@ class Connections:
         connection.began = connection.began or self._clock.now
         self._unwatch(connection)
         self._park(connection, self._limits.send_stall)
+        self._show(connection, activity.Phase.WORKING)
 
         def then() -> None:
             if self._was_closed(connection):
@@ -639,10 +661,10 @@ class Connections:
                 self.close(connection)
                 raise
 
-        pending.begin(self._start, then)
+        pending.begin(partial(self._start, connection.row), then)
 
-    def _start(self, run: Callable[[], None], then: Callable[[], None]) -> None:
-        self.jobs.append(Job(run, then))
+    def _start(self, row: int, run: Callable[[], None], then: Callable[[], None]) -> None:
+        self.jobs.append(Job(run, then, Work.ANSWERING, row))
 
     def _looked_again(self, look: LookAgain) -> None:
         """Take what was seen of a folder that nobody asked for."""
@@ -679,6 +701,10 @@ class Connections:
                 connection.mark = outgoing.sent
                 connection.taken = outgoing.sent - untaken(connection.socket)
                 connection.deadline = self._clock.now + self._limits.send_stall
+            if self.activity.phase(connection.row) is activity.Phase.SENDING:
+                self.activity.sent(connection.row, outgoing.sent)
+            else:
+                self._show(connection, activity.Phase.SENDING)
             self._watch(connection, _OUT)
         elif outcome is Outcome.DISK:
             self._hand_over_sending(connection, outgoing)
@@ -694,7 +720,8 @@ class Connections:
     def _took(self, connection: Connection) -> None:
         """Note how long an answer took that was not out in the round that began it."""
         self._tally.took(max(0, time.monotonic_ns() - int(connection.began * _NS)))
-        connection.began = 0.0
+        connection.began = connection.heard = 0.0
+        self._shown(connection)
 
     @staticmethod
     def _takes(connection: Connection) -> bool:
@@ -714,6 +741,7 @@ class Connections:
         connection.phase = Phase.WORKING
         self._unwatch(connection)
         self._park(connection, self._limits.send_stall)
+        self._show(connection, activity.Phase.WORKING)
         outcome = Outcome.GONE
         before = outgoing.sent
 
@@ -727,7 +755,7 @@ class Connections:
                 connection.phase = Phase.SENDING
                 self._sent_on(connection, outgoing, outcome, resume=True)
 
-        self.jobs.append(Job(run, then))
+        self.jobs.append(Job(run, then, Work.SENDING, connection.row))
 
     def _refuse(self, connection: Connection, status: int) -> None:
         """Answer what is no request, and end the connection: where the next one begins is not known."""
@@ -763,6 +791,7 @@ class Connections:
             self.close(connection)
             return
         connection.phase = Phase.LINGERING
+        self._shown(connection)
         connection.deadline = self._clock.now + LINGER_S
         self._watch(connection, _IN)
 
@@ -789,6 +818,8 @@ class Connections:
         if connection.bucket:
             self._parking.remove(connection)
         self.returning.pop(connection, None)
+        if connection.row:
+            self._shown(connection)
         del self.table[connection.fd]
         if connection.counted is not None:
             assert self._admission is not None
@@ -821,6 +852,30 @@ class Connections:
                 found += 1
 
     # -- small steps ---------------------------------------------------------------------------------
+
+    def _show(self, connection: Connection, phase: activity.Phase) -> None:
+        """Let others see what a request waits for that is not answered within its round."""
+        if not connection.peer:
+            connection.peer = peer_name(connection.socket)
+        request, reader, outgoing = connection.request, connection.reader, connection.outgoing
+        began, first = connection.heard or connection.began or self._clock.now, connection.answered == 0
+        connection.row = self.activity.show(
+            connection.row,
+            phase,
+            began_ns=int(began * _NS),
+            waited_ns=connection.waited_ns if first else 0,
+            sent=0 if outgoing is None else outgoing.sent,
+            all_of_it=0 if outgoing is None else outgoing.all_of_it,
+            status=0 if outgoing is None else outgoing.response.status,
+            number=connection.answered + 1,
+            client=connection.peer,
+            head=request.head if request is not None else reader.pending if reader is not None else b"",
+        )
+
+    def _shown(self, connection: Connection) -> None:
+        """It is over."""
+        self.activity.leave(connection.row)
+        connection.row = 0
 
     def _watch(self, connection: Connection, events: int) -> None:
         if connection.watched != events:

@@ -22,6 +22,7 @@ from functools import partial
 from typing import Final
 
 from pyserver.clock import Clock
+from pyserver.ipc.activity import Work
 from pyserver.ipc.assignment import Assignment
 from pyserver.ipc.channel import Drain, Full, Garbled, Gone, Kind, Message
 from pyserver.ipc.messages import DOOMED_FROM
@@ -57,8 +58,15 @@ class Pool:
         self._queue = assignment.queue
         self._words = assignment.segment.words
         self._beat_at = assignment.segment.row(assignment.slot, "beat_ns")
+        self._round_at = assignment.segment.row(assignment.slot, "round_ns")
         self._counters_at = assignment.segment.counters(assignment.slot)
         tally.attach(self._words, self._counters_at)
+        self._activity = connections.activity
+        self._activity.attach(
+            self._words,
+            assignment.segment.activity(assignment.slot),
+            assignment.segment.row(assignment.slot, "unlisted"),
+        )
         self._drain_s = assignment.config.server.drain
         self._connections = connections
         self._clock = clock
@@ -69,6 +77,7 @@ class Pool:
 
         self.t_mutex = threading.Lock()  # held by the leader
         self._shutdown = False  # read and written by the leader
+        self._round_ns = time.monotonic_ns()  # when the last round began
         self._busy = 0  # threads that run a job; counted by the leader
         self._events: list[tuple[int, int]] = []  # of this round, not yet seen to, last first
         self._done: deque[Job] = deque()  # jobs that were run; the one thing followers write
@@ -91,7 +100,8 @@ class Pool:
 
     def run(self) -> None:
         """Be the pool, this thread included, until the worker has drained."""
-        others = [threading.Thread(target=self.worker_thread, name=f"pool-{n}") for n in range(1, self._threads)]
+        numbers = range(1, self._threads)
+        others = [threading.Thread(target=self.worker_thread, args=(n,), name=f"pool-{n}") for n in numbers]
         for thread in others:
             thread.start()
         self._publish()
@@ -101,13 +111,19 @@ class Pool:
             thread.join()
         self._publish()
 
-    def worker_thread(self) -> None:
+    def worker_thread(self, number: int = 0) -> None:
         """Follow, lead, do what may block, and follow again: the life of each thread."""
+        activity = self._activity
+        activity.thread_begins(number, threading.get_native_id())
         while True:
+            activity.thread_does(number, Work.FOLLOWING)
             with self.t_mutex:
+                activity.thread_does(number, Work.LEADING)
                 job = self._lead()
             if job is None:
+                activity.thread_does(number, Work.NOTHING)
                 return
+            activity.thread_does(number, job.work, job.row)
             try:
                 job.run()
             except Exception:
@@ -141,6 +157,7 @@ class Pool:
                 self._events = self._poll.poll(ROUND_S)
                 self._events.reverse()
                 self._clock.turn()
+                self._round_ns = self._words[self._round_at] = int(self._clock.now * _NS)
             events = self._events
             while events:
                 descriptor, _ = events.pop()
@@ -171,7 +188,7 @@ class Pool:
         if self._access is not None:
             batch = self._access.take()
             if batch is not None:
-                connections.jobs.append(Job(batch.run, partial(self._access.written, batch)))
+                connections.jobs.append(Job(batch.run, partial(self._access.written, batch), Work.LOGGING))
         if (connections.full or not self._taking) and not self._orphaned:
             self._take_or_not(now)
             if not self._taking:
@@ -193,7 +210,7 @@ class Pool:
 
     def _publish(self) -> None:
         tally, now_ns = self._tally, time.monotonic_ns()
-        tally.round_ends(now_ns - int(self._clock.now * _NS))
+        tally.round_ends(now_ns - self._round_ns)
         tally.connections_open = len(self._connections.table)
         tally.threads_busy = self._busy
         if self._access is not None:
@@ -269,14 +286,17 @@ class Pool:
         self._uncounted += message.carried
         if time.monotonic() >= self._settle_at:
             self._settle()
-        self._tally.waited(time.monotonic_ns() - message.stamp_ns, message.carried)
+        waited_ns = time.monotonic_ns() - message.stamp_ns
+        self._tally.waited(waited_ns, message.carried)
         lost = message.carried - len(descriptors)
         if lost:
             self._tally.connections_lost += lost
             log.error("%d connections lost: the limit of open files is reached (LimitNOFILE=)", lost)
         for descriptor in descriptors:
             try:
-                self._connections.adopt(descriptor, message.listener, parked=message.kind is Kind.PARKED)
+                self._connections.adopt(
+                    descriptor, message.listener, parked=message.kind is Kind.PARKED, waited_ns=waited_ns
+                )
             except Exception as error:  # noqa: BLE001  _failed logs it
                 self._failed(error)
                 connection = self._connections.table.get(descriptor)
@@ -328,7 +348,9 @@ class Pool:
 
     def _run_inline(self, job: Job) -> None:
         """With a single thread there is nobody to hand over to."""
+        self._activity.thread_does(0, job.work, job.row)
         self._shielded(job.run)
+        self._activity.thread_does(0, Work.LEADING)
         self._shielded(job.then)
 
     def _shielded(self, step: Callable[[], object]) -> None:

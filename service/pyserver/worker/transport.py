@@ -97,12 +97,16 @@ class Outgoing:
         return self._response
 
     @property
+    def all_of_it(self) -> int:
+        """Bytes that it has, head included."""
+        response = self._response
+        more = sum(len(part) if isinstance(part, bytes) else part[1] for part in response.more)
+        return len(response.wire) + response.count + more
+
+    @property
     def content_sent(self) -> int:
         """Bytes of content so far."""
-        response = self._response
-        all_of_it = len(response.wire) + response.count
-        all_of_it += sum(len(part) if isinstance(part, bytes) else part[1] for part in response.more)
-        return max(0, self.sent - (all_of_it - response.content_bytes))
+        return max(0, self.sent - (self.all_of_it - self._response.content_bytes))
 
     def advance(self, connection: socket.socket, *, may_block: bool = False) -> Outcome:
         """Send on. The socket is in non-blocking mode; only reading the file may block, and only if it may."""

@@ -9,6 +9,8 @@ import subprocess
 import pytest
 
 from pyserver.handlers.dashboard import PAGE, POLICY
+from pyserver.ipc.activity import CurrentRequest
+from pyserver.ipc.notes import KINDS
 from pyserver.ipc.observe import Snapshot, Worker
 from pyserver.ipc.stats import COUNTERS
 
@@ -38,8 +40,9 @@ def test_what_it_shows_is_text() -> None:
 
 
 def test_every_element_that_the_script_wants_is_there() -> None:
-    wanted = set(re.findall(r'(?:\bat|draw)\("([a-z]+)"', SCRIPT))
-    assert len(wanted) > 8
+    wanted = set(re.findall(r'\b(?:at|say|chart)\("([a-z]+)"', SCRIPT))
+    wanted |= {f"{name}{more}" for name in ("requests", "took", "waited", "connections") for more in ("", "-scale")}
+    assert len(wanted) > 25
     ids = re.findall(r'id="([a-z-]+)"', TEXT)
     assert wanted <= set(ids)
     assert len(ids) == len(set(ids))
@@ -48,8 +51,52 @@ def test_every_element_that_the_script_wants_is_there() -> None:
 def test_every_number_that_it_shows_is_in_the_document() -> None:
     counters = {counter.name for counter in COUNTERS}
     assert set(re.findall(r"\bt\.([a-z_]+)", SCRIPT)) | set(re.findall(r"counters\.([a-z_]+)", SCRIPT)) <= counters
-    assert set(re.findall(r"\bnow\.([a-z_]+)", SCRIPT)) - {"times", "ready"} <= set(Snapshot._fields)
+    assert set(re.findall(r"\bnow\.([a-z_]+)", SCRIPT)) - {"times", "ready", "map"} <= set(Snapshot._fields)
     assert set(re.findall(r"\bw\.([a-z_]+)", SCRIPT)) <= set(Worker._fields)
+    assert set(re.findall(r"\br\.([a-z_]+)", SCRIPT)) <= set(CurrentRequest._fields)
+    ill = set(re.findall(r'"([a-z ]+)"(?=.*includes\(e\.kind)', SCRIPT))
+    assert ill == {"died", "hung", "reload failed"} <= set(KINDS)
+
+
+def test_every_counter_that_is_no_part_of_another_is_shown() -> None:
+    shown = set(re.findall(r'\bt\.([a-z_]+)|(?:rate|grown)\("([a-z_0-9]+)"\)', SCRIPT))
+    names = {name for pair in shown for name in pair} | {f"responses_{digit}xx" for digit in range(1, 6)}
+    names |= {"queue_wait", "answer_time"}  # from their histograms
+    left = {counter.name for counter in COUNTERS} - names
+    assert left == {"connections", "bytes_received", "threads_busy"}, "busy is shown by worker"
+
+
+def luminance(colour: str) -> float:
+    """Of a colour like #1c2024 or #fff (WCAG 2.2, relative luminance)."""
+    digits = colour.lstrip("#")
+    parts = [int(digits[at : at + 2] if len(digits) == 6 else 2 * digits[at // 2], 16) / 255 for at in (0, 2, 4)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_what_is_to_be_read_stands_out(theme: str) -> None:
+    """As WCAG 2.2 asks: 4.5 to 1 for text (1.4.3), 3 to 1 for lines (1.4.11), in both themes."""
+    first, second = re.findall(r":root \{(.*?)\}", TEXT, re.DOTALL)[:2]
+    colours = dict(re.findall(r"--([a-z]+): (#[0-9a-f]+)", first))
+    if theme == "dark":
+        assert set(colours) == set(dict(re.findall(r"--([a-z]+): (#[0-9a-f]+)", second)))
+        colours = dict(re.findall(r"--([a-z]+): (#[0-9a-f]+)", second))
+    assert luminance("#fff") == pytest.approx(1)
+    for behind in ("back", "card"):
+        for name, least in {"ink": 7, "dim": 4.5, "good": 4.5, "bad": 4.5, "one": 3, "two": 3, "three": 3}.items():
+            lower, higher = sorted((luminance(colours[name]), luminance(colours[behind])))
+            assert (higher + 0.05) / (lower + 0.05) >= least, (name, behind)
+
+
+def test_a_reader_of_the_screen_has_a_name_for_everything() -> None:
+    """Charts say in words what they show; tables are regions with a title; what changes by itself is no live region."""
+    charts = re.findall(r'<svg id="[a-z]+" role="img" data-title="([^"]+)"', TEXT)
+    assert len(charts) == 4
+    assert 'setAttribute("aria-label"' in SCRIPT
+    assert TEXT.count('role="region"') == TEXT.count("<table>") == TEXT.count('tabindex="0"')
+    assert re.findall(r'id="([a-z]+)" role="status"', TEXT) == ["state", "news"]
+    assert '<button id="pause" type="button" aria-pressed="false">' in TEXT
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")

@@ -4,17 +4,50 @@ import json
 import os
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from tests.unit.processes import forked, wait_until
 
 from pyserver.ipc import observe
-from pyserver.ipc.observe import SCHEMA, STATES, as_document, as_text, snapshot
+from pyserver.ipc.activity import Activity, Phase, Work
+from pyserver.ipc.notes import KINDS
+from pyserver.ipc.observe import SCHEMA, STATES, as_document, as_text, memory_of, requests_as_text, snapshot
 from pyserver.ipc.queue import Queue
-from pyserver.ipc.segment import HEADER, ROW, TOTALS, Segment, found, sweep
-from pyserver.ipc.stats import COUNTERS, HISTOGRAMS, Tally, fold
+from pyserver.ipc.segment import HEADER, ROW, TOTALS, Segment, SegmentError, found, sweep
+from pyserver.ipc.stats import COUNTERS, HISTOGRAMS, SERVER, Tally, fold
 from pyserver.master.supervisor import State
+
+
+def at_work(segment: Segment) -> Activity:
+    """The worker of slot 0 has two requests: one is sent, for the other a thread looks at the disk."""
+    activity, words = Activity(), segment.words
+    activity.attach(words, segment.activity(0), segment.row(0, "unlisted"))
+    head, began = b"GET /%b HTTP/1.1\r\n\r\n", time.monotonic_ns() - 20_000_000_000
+
+    def show(phase: Phase, target: bytes, sent: int, began_ns: int) -> int:
+        return activity.show(
+            0,
+            phase,
+            began_ns=began_ns,
+            waited_ns=0,
+            sent=sent,
+            all_of_it=sent * 4,
+            status=200 if sent else 0,
+            number=1,
+            client=b"192.0.2.7",
+            head=head % target,
+        )
+
+    show(Phase.SENDING, b"film", 1 << 20, began)
+    row = show(Phase.WORKING, b"cold", 0, began + 10_000_000_000)
+    activity.thread_does(0, Work.FOLLOWING)
+    activity.thread_does(1, Work.ANSWERING, row)
+    activity.thread_does(2, Work.LEADING)
+    words[segment.row(0, "round_ns")] = words[segment.row(0, "beat_ns")] + 500_000_000
+    words[segment.row(0, "unlisted")] = 5
+    return activity
 
 
 @pytest.fixture
@@ -37,7 +70,7 @@ def busy(segment: Segment) -> Segment:
         tally = Tally()
         tally.attach(words, segment.counters(slot))
         tally.requests, tally.connections_open, tally.connections = 100, slot, 50
-        tally.memo_misses = 10
+        tally.memo_misses, tally.file_cache_misses = 10, 3
         tally.waited(2_000_000, 50)
         tally.took(10_000, 90)
         tally.took(3_000_000, 9)
@@ -45,6 +78,7 @@ def busy(segment: Segment) -> Segment:
         tally.classes = [0, 0, 90, 5, 4, 1]
         tally.bytes_sent, tally.bytes_received = 3 << 20, 5 << 10
         tally.publish(words, segment.counters(slot))
+    at_work(segment)
     words[HEADER["in_hand"]] = 2
     words[HEADER["crew"]] = 7
     return segment
@@ -76,6 +110,65 @@ def test_what_a_compromised_worker_writes_is_shown_and_harms_nothing(busy: Segme
     assert seen.workers[0].age_s == 0
     as_text(seen)
     json.loads(as_document(seen))
+
+
+def test_each_worker_says_what_it_is_at(busy: Segment) -> None:
+    first, second, *_ = snapshot(busy).workers
+    assert [(request.target, request.phase, request.thread) for request in first.requests] == [
+        ("/film", "sending", None),
+        ("/cold", "working", 1),
+    ]
+    assert [thread.does for thread in first.threads] == ["following", "answering", "serving"]
+    assert first.leader == first.threads[2]
+    assert (first.unlisted, first.restarts, second.restarts) == (5, 0, 1)
+    assert (second.threads, second.requests, second.leader, second.unlisted) == ([], [], None, 0)
+    assert sum(first.buckets["answer_time"]) == 100
+
+
+def test_what_has_nothing_under_way_is_parked(busy: Segment) -> None:
+    tally = Tally()
+    tally.connections_open, tally.threads_busy = 17, 1
+    tally.publish(busy.words, busy.counters(0))
+    seen = snapshot(busy).workers[0]
+    assert (seen.parked, seen.busy) == (17 - 2 - 5, 1)
+    busy.words[busy.row(0, "unlisted")] = 2**64 - 1
+    assert snapshot(busy).workers[0].parked == 0
+
+
+def test_what_was_under_way_at_a_death_is_told_as_of_then(busy: Segment) -> None:
+    """Nobody is there any more, and no time passes for them."""
+    seen = snapshot(busy, alive=False).workers[0]
+    assert {thread.does for thread in seen.threads} == {"following", "answering", "serving"}
+    assert 18 < seen.requests[0].took_s <= 18.5, "at the beginning of the last round"
+    assert seen.threads[2].for_s == 0
+
+
+def test_requests_are_told_to_a_person(busy: Segment) -> None:
+    text = requests_as_text(snapshot(busy))
+    assert text.startswith(f"pyserver serving, master {os.getpid()}\n")
+    assert re.search(r"thread 1 answering for [0-9.]+ .s, thread 2 leads, serving for [0-9.]+ .?s, 1 follow", text)
+    assert re.search(r"\n  192\.0\.2\.7 sending for \S+ \S+ of 2[0-9] s, 1\.0 MiB of 4\.0 MiB sent: GET /film\n", text)
+    assert re.search(r"\n  192\.0\.2\.7 working \(thread 1\) for \S+ \S+ of 1[0-9] s: GET /cold\n", text)
+    assert "\n  and 5 requests more\n" in text
+    assert "it was" in requests_as_text(snapshot(busy, alive=False)).splitlines()[0]
+
+
+def test_memory_is_told_where_we_may_look() -> None:
+    own = memory_of(os.getpid())
+    assert own is not None
+    assert own.pss_bytes is not None
+    assert 1 << 20 < own.pss_bytes <= own.rss_bytes * 2
+    assert memory_of(2**30) is None
+
+
+def test_the_document_has_memory_where_it_was_asked_for(busy: Segment) -> None:
+    busy.words[busy.row(0, "pid")] = os.getpid()
+    assert json.loads(as_document(snapshot(busy)))["workers"][0]["rss_bytes"] is None
+    worker = json.loads(as_document(snapshot(busy, memory=True)))["workers"][0]
+    assert worker["rss_bytes"] > 1 << 20
+    assert worker["leading"] == "serving"
+    assert worker["times"]["answer_time"]["count"] == 100
+    assert "requests" not in worker
 
 
 def test_the_totals_include_the_dead(busy: Segment) -> None:
@@ -121,22 +214,48 @@ def test_the_document_has_every_number_and_its_version(busy: Segment) -> None:
     assert took["p50_s"] == pytest.approx(10e-6, rel=0.05)
     assert took["p99_s"] == pytest.approx(3e-3, rel=0.05)
     assert took["p999_s"] == pytest.approx(4, rel=0.05)
+    assert [count for _, count in took["buckets"]] == [360, 36, 4]
+    assert all(end / 2 ** (1 / 8) <= s <= end for (end, _), s in zip(took["buckets"], (10e-6, 3e-3, 4), strict=True))
+
+
+def test_events_are_told_to_programs_and_persons(busy: Segment) -> None:
+    for number in range(7):
+        busy.note(
+            "died", f"worker {number} (generation 1, pid 4711) killed by SIGKILL after 100.0 s: 3 connections lost"
+        )
+    busy.note_log("/var/log/pyserver/access.log")
+    document = json.loads(as_document(snapshot(busy)))
+    assert document["access_log"] == "/var/log/pyserver/access.log"
+    assert [event["text"].partition(" (")[0] for event in document["events"]] == [f"worker {n}" for n in range(7)]
+    assert {event["kind"] for event in document["events"]} == {"died"}
+    text = as_text(snapshot(busy))
+    assert [f"died: worker {number}" in text for number in range(7)] == [False] * 2 + [True] * 5
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_each_kind_of_event_is_documented() -> None:
+    page = (Path(__file__).parents[3] / "docs/status.md").read_text()
+    assert [kind for kind, text in KINDS.items() if f"| `{kind}` | {text} |\n" not in page] == []
 
 
 def test_of_nothing_there_are_no_percentiles(segment: Segment) -> None:
     times = json.loads(as_document(snapshot(segment)))["times"]
     assert times["answer_time"] == {
-        "count": 0, "sum_s": 0, "p50_s": None, "p90_s": None, "p99_s": None, "p999_s": None,
+        "count": 0, "sum_s": 0, "p50_s": None, "p90_s": None, "p99_s": None, "p999_s": None, "buckets": [],
     }  # fmt: skip
     assert "waited for  50% -, 90% -, 99% -, 99.9% -" in as_text(snapshot(segment))
 
 
 def test_every_key_of_the_document_is_documented(busy: Segment) -> None:
     page = (Path(__file__).parents[3] / "docs/status.md").read_text()
-    document = json.loads(as_document(snapshot(busy)))
-    keys = {*document, *document["workers"][0], *document["totals"], *document["times"]["answer_time"]}
+    document = json.loads(as_document(snapshot(busy), with_requests=True))
+    worker = document["workers"][0]
+    keys = {*document, *worker, *document["totals"], *document["times"]["answer_time"]}
+    keys |= {*worker["threads"][0], *worker["requests"][0]}
     assert [key for key in sorted(keys) if f"`{key}`" not in page] == []
     assert f"`schema` is {SCHEMA}" in page
+    rows = [f"| `{one.name}` | {one.unit} | {one.text}{' (gauge)' * one.gauge} |\n" for one in (*SERVER, *COUNTERS)]
+    assert [row for row in rows if page.count(row) != 1] == []
 
 
 def test_ready_is_who_serves_with_all_its_workers(busy: Segment) -> None:
@@ -161,7 +280,7 @@ def test_the_text_is_for_a_screen_of_80_columns(busy: Segment) -> None:
     assert "requests    400: 2xx 360, 3xx 20, 4xx 16, 5xx 4" in text
     took = next(line for line in text.splitlines() if line.startswith("took "))
     assert re.fullmatch(r"took        50% (9\.\d+|10\.\d) µs, 90% .*, 99% [23]\.\d+ ms, 99\.9% [34]\.\d+ s", took)
-    assert "memo        360 of 400 requests" in text
+    assert "memo        360 of 400 requests; 12 looked for a file" in text
     assert "traffic     12.0 MiB sent, 20.0 KiB received" in text
     assert "trouble" not in text
 
@@ -185,6 +304,13 @@ def test_a_server_that_is_gone_or_stops_says_so(busy: Segment) -> None:
     assert "pyserver stopping, master" in as_text(snapshot(busy))
 
 
+def is_full(name: str) -> bool:
+    """Whether a master has made its segment, and has got so far."""
+    with suppress(SegmentError):
+        return bool(Segment.attach(name).words[HEADER["saturations"]])
+    return False
+
+
 @pytest.mark.parametrize("as_json", [False, True])
 def test_the_command_looks_at_the_server_of_a_name(capsys: pytest.CaptureFixture[str], as_json: bool) -> None:
     names: list[str] = []
@@ -199,8 +325,8 @@ def test_the_command_looks_at_the_server_of_a_name(capsys: pytest.CaptureFixture
     with forked(master) as child:
         names.append(f"pyserver.{child.pid}")
         wait_until(lambda: any(name == f"/{names[0]}" for name, alive in found() if alive))
-        wait_until(lambda: Segment.attach(names[0]).words[HEADER["saturations"]])
-        assert observe.main(names[0], as_json) == 0
+        wait_until(lambda: is_full(names[0]))
+        assert observe.main(names[0], as_json=as_json) == 0
         said = capsys.readouterr()
         assert said.err == ""
         assert json.loads(said.out)["name"] == f"/{names[0]}" if as_json else "pyserver serving" in said.out

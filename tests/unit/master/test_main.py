@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from pyserver.ipc.assignment import Assignment
 from pyserver.ipc.channel import Gone, Kind, Message
 from pyserver.ipc.observe import Snapshot, snapshot
 from pyserver.ipc.queue import Queue
-from pyserver.ipc.segment import HEADER, SHM, Segment
+from pyserver.ipc.segment import HEADER, SHM, Segment, SegmentError
 from pyserver.ipc.stats import CELLS
 from pyserver.limits import START_TRIES
 from pyserver.master import main
@@ -88,11 +88,16 @@ class Running:
         return [int(pid) for pid in listed.split()]
 
     def look(self) -> Snapshot:
-        if self._segment is None:
-            wait_until(lambda: f"pyserver.{self.master.pid}" in {path.name for path in self.names()})
-            time.sleep(0.05)
-            self._segment = Segment.attach(f"pyserver.{self.master.pid}")
+        wait_until(self._attached)
+        assert self._segment is not None
         return snapshot(self._segment)
+
+    def _attached(self) -> bool:
+        """Attach to the segment, once the master has made it."""
+        if self._segment is None:
+            with suppress(SegmentError):
+                self._segment = Segment.attach(f"pyserver.{self.master.pid}")
+        return self._segment is not None
 
     def want_mutex(self, slot: int) -> None:
         """Make a worker's cell say that it waits for the queue's mutex."""

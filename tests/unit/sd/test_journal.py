@@ -198,6 +198,17 @@ def test_an_exception_is_one_record_with_its_traceback(journald: socket.socket, 
     assert fields["ERRNO"] == b"2"
 
 
+def test_a_message_may_go_on_below_its_first_line() -> None:
+    entry = record("worker %d hangs", 3)
+    entry.lines = ["thread 1 sends", "request of \x1b[2J\nforged", 7]
+    message = parse(journal_entry(entry, "master"))["MESSAGE"]
+    assert message == b"worker 3 hangs\nthread 1 sends\nrequest of \\x1b[2J\\nforged\n7"
+    line = human_line(entry, "master", dated=True, coloured=False)
+    assert line.endswith(b"worker 3 hangs\n    thread 1 sends\n    request of \\x1b[2J\\nforged\n    7\n")
+    entry.lines = "no list"
+    assert human_line(entry, "master", dated=True, coloured=False).endswith(b"worker 3 hangs\n")
+
+
 def test_a_message_that_does_not_fit_its_arguments_is_told() -> None:
     entry = parse(journal_entry(record("%d of %d", "x"), "master"))
     assert entry["MESSAGE"] == b"%d of %d (does not fit its arguments ('x',))"

@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from math import inf
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from tests.unit.worker.conftest import LARGE_BYTES, LIMITS, Hall
 
 from pyserver.handlers.router import Handler
+from pyserver.ipc.activity import CurrentRequest, read_requests, read_threads
 from pyserver.ipc.messages import Drain
 from pyserver.limits import (
     BATCH_MAX,
@@ -882,3 +884,107 @@ def test_a_client_over_tcp_is_answered(hall: Hall) -> None:
         client.close()
         hall.turn()
         assert hall.lines()[0].startswith("127.0.0.1 - - [")
+
+
+# -- what others see of it ----------------------------------------------------------------------------
+
+
+def shown(hall: Hall) -> list[CurrentRequest]:
+    """The requests of which the segment tells."""
+    words, now = hall.connections.activity._words, time.monotonic_ns()
+    return read_requests(words, 0, now, read_threads(words, 0, now, 0, 0))
+
+
+def test_what_is_answered_at_once_writes_nothing_for_others(hall: Hall) -> None:
+    client = hall.client()
+    words = hall.connections.activity._words
+    asked = (GET, GET + GET, GET.replace(b"small.txt", b"nothing"), GET.replace(b"GET", b"OPTIONS"))
+    for request in (*asked, *asked * 3):
+        client.sendall(request)
+        if request is asked[0]:
+            words[:] = memoryview(bytes(len(words) * 8)).cast("Q")  # what comes first may have to be waited for
+        hall.turn()
+    assert len(answers(client)) == 20
+    assert not any(words)
+
+
+def test_a_request_that_comes_slowly_is_shown_until_it_is_there(hall: Hall) -> None:
+    client = hall.client(b"GET /small.txt?" + b"x" * 200)
+    (seen,) = shown(hall)
+    assert (seen.phase, seen.method, seen.number, seen.status) == ("reading", "GET", 1, 0)
+    assert seen.target == "/small.txt?" + "x" * 101 + "..."
+    client.sendall(b" HTTP/1.1\r\nHost: x\r\n\r\nGET /second")
+    hall.turn()
+    assert [(seen.target, seen.number) for seen in shown(hall)] == [("/second", 2)]
+    client.sendall(b" HTTP/1.1\r\nHost: x\r\n\r\n")
+    hall.turn()
+    assert statuses(client) == [200, 404]
+    assert shown(hall) == []
+
+
+def test_content_that_comes_slowly_is_shown(hall: Hall) -> None:
+    client = hall.client(GET.replace(b"Host", b"Content-Length: 3\r\nHost") + b"a")
+    assert [(seen.phase, seen.target) for seen in shown(hall)] == [("content", "/small.txt")]
+    client.sendall(b"bc")
+    hall.turn()
+    assert shown(hall) == []
+
+
+def test_what_a_follower_works_for_is_shown(hall: Hall) -> None:
+    client, job = at_work(hall)
+    assert [(seen.phase, seen.target, seen.thread) for seen in shown(hall)] == [("queued", "/small.txt", None)]
+    assert job.row == shown(hall)[0].row
+    hall.connections.activity.thread_does(3, job.work, job.row)
+    assert [(seen.phase, seen.thread) for seen in shown(hall)] == [("working", 3)]
+    hall.do(job)
+    hall.turn()
+    assert statuses(client) == [200]
+    assert shown(hall) == []
+
+
+def test_an_answer_that_a_client_takes_slowly_is_shown_with_what_is_out(hall: Hall) -> None:
+    client = hall.client(LARGE, buffer=8192)
+    hall.turn()
+    (before,) = shown(hall)
+    assert (before.phase, before.target, before.status) == ("sending", "/large.bin", 200)
+    assert LARGE_BYTES < before.all_of_it < LARGE_BYTES + 1000
+    assert 0 < before.sent < LARGE_BYTES
+    taken = len(heard(client, 100_000))
+    hall.turn()
+    (after,) = shown(hall)
+    assert after.sent >= taken > 0
+    assert after.sent > before.sent
+    assert after.took_s >= before.took_s
+    answer = b""
+    while shown(hall):
+        answer += heard(client)
+        hall.turn()
+    assert taken + len(answer + heard(client)) == before.all_of_it
+
+
+@pytest.mark.parametrize("first", [b"GET /half", LARGE])
+def test_who_leaves_is_not_shown_any_more(hall: Hall, first: bytes) -> None:
+    client = hall.client(first, buffer=8192)
+    hall.turn()
+    assert len(shown(hall)) == 1
+    client.close()
+    hall.turn()
+    assert shown(hall) == []
+
+
+def test_who_lingers_is_not_shown_any_more(hall: Hall) -> None:
+    hall.client(b"GET /half")
+    hall.wait(LIMITS.head_deadline + LATE)
+    assert len(hall.connections.table) == 1
+    assert shown(hall) == []
+
+
+def test_the_wait_in_the_queue_is_that_of_the_first_request(hall: Hall) -> None:
+    ours, theirs = socket.socketpair()
+    hall.opened.append(ours)
+    ours.sendall(b"GET /half")
+    hall.connections.adopt(theirs.detach(), 0, waited_ns=7_000_000)
+    assert [seen.waited_s for seen in shown(hall)] == [0.007]
+    ours.sendall(b" HTTP/1.1\r\nHost: x\r\n\r\nGET /next")
+    hall.turn()
+    assert [seen.waited_s for seen in shown(hall)] == [0.0]

@@ -16,9 +16,11 @@ from tests.unit.worker.conftest import Hall
 
 from pyserver.config import Config, Server, Site
 from pyserver.http.reader import RequestReader
+from pyserver.ipc.activity import WorkerThread
 from pyserver.ipc.assignment import Assignment
 from pyserver.ipc.channel import Channel, Kind, Message
 from pyserver.ipc.messages import DOOMED_FROM
+from pyserver.ipc.observe import of_slot
 from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import TOTALS, Segment
 from pyserver.ipc.stats import index_of, read_buckets
@@ -246,6 +248,51 @@ def test_a_single_thread_does_its_jobs_itself(running: Running) -> None:
     running.do(lambda: ran.append(threading.current_thread().name), lambda: ran.append("then"))
     wait_until(lambda: ran == ["pool-0", "then"])
     assert answered(running.client(GET))
+
+
+def threads_of(running: Running) -> dict[str, list[int]]:
+    """Which threads do what, as others see it."""
+    found: dict[str, list[int]] = {}
+    for thread in of_slot(running.segment, 0)[0]:
+        found.setdefault("leading" if thread.leads else thread.does, []).append(thread.number)
+    return found
+
+
+def test_others_see_what_each_thread_does(running: Running) -> None:
+    wait_until(lambda: {does: len(who) for does, who in threads_of(running).items()} == {"leading": 1, "following": 3})
+    release = threading.Event()
+    for _ in range(2):
+        running.do(lambda: release.wait(10))
+    wait_until(
+        lambda: (
+            {does: len(who) for does, who in threads_of(running).items()} == {"leading": 1, "other": 2, "following": 1}
+        )
+    )
+    named = {thread.number: thread.native_id for thread in of_slot(running.segment, 0)[0]}
+    assert named == {int(thread.name.removeprefix("pool-")): thread.native_id for thread in running.threads()}
+    release.set()
+    wait_until(lambda: {does: len(who) for does, who in threads_of(running).items()} == {"leading": 1, "following": 3})
+
+
+@pytest.mark.parametrize("running", [1], indirect=True)
+def test_others_see_what_a_single_thread_does(running: Running) -> None:
+    release = threading.Event()
+    running.do(lambda: release.wait(10))
+    wait_until(lambda: threads_of(running) == {"other": [0]})
+    release.set()
+    wait_until(lambda: threads_of(running) == {"leading": [0]})
+
+
+def test_a_leader_that_does_not_come_back_is_seen_to_serve(running: Running) -> None:
+    release = threading.Event()
+    running.do(lambda: None, lambda: release.wait(10))  # what follows a job is the leader's, and must not block
+    wait_until(lambda: any(thread.does == "serving" and thread.for_s > 0.1 for thread in leaders(running)))
+    release.set()
+    wait_until(lambda: any(thread.does == "waiting" for thread in leaders(running)))
+
+
+def leaders(running: Running) -> list[WorkerThread]:
+    return [thread for thread in of_slot(running.segment, 0)[0] if thread.leads]
 
 
 def test_what_follows_a_job_is_done_by_whoever_leads(running: Running) -> None:

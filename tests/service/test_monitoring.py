@@ -1,0 +1,124 @@
+"""The files of docs/monitoring fit what the server really says: Prometheus, its alerts, Grafana, GoAccess."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.service.client import ask
+from tests.service.conftest import Serve
+from tests.service.harness import TREE, wait_until
+
+HERE = TREE / "docs/monitoring"
+RULES, RULES_TEST, DASHBOARD = (HERE / name for name in ("alerts.yml", "alerts.test.yml", "grafana.json"))
+
+UNDER_CI = os.environ.get("CI") == "true"
+
+
+def needs(program: str, package: str) -> pytest.MarkDecorator:
+    """Under CI it is there (./dev sees to it), or the test fails."""
+    missing = shutil.which(program) is None and not UNDER_CI
+    return pytest.mark.skipif(missing, reason=f"{program} is not installed (./dev test as root, or Debian's {package})")
+
+
+def promtool(*arguments: str | Path, folder: Path = HERE) -> str:
+    done = subprocess.run(["promtool", *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def expressions() -> list[str]:
+    """What the dashboard asks Prometheus for."""
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    return [target["expr"] for panel in panels for target in panel["targets"]]
+
+
+@pytest.fixture
+def admin() -> Iterator[socket.socket]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(64)
+        yield listener
+
+
+def test_every_name_in_them_is_one_of_metrics(serve: Serve, admin: socket.socket) -> None:
+    """Of samples, as a running server has them; and the dashboard has all of them, so that nothing new is forgotten."""
+    serve(listeners=[("admin", admin)])
+    text = ask(admin.getsockname(), "/metrics").content.decode()
+    told = set(re.findall(r"^(pyserver_\w+)", text, re.MULTILINE))
+    assert len(told) > 25
+    asked = set(re.findall(r"pyserver_\w+", "\n".join(expressions())))
+    assert asked - told == set()
+    assert set(re.findall(r"pyserver_\w+", RULES.read_text())) - told == set()
+    assert set(re.findall(r"pyserver_\w+", RULES_TEST.read_text())) - told == set()
+    families = {re.sub(r"_(bucket|count|sum)$", "", name) for name in told}
+    assert families - {re.sub(r"_bucket$", "", name) for name in asked} == {"pyserver_connections_total"}
+
+
+def test_each_class_of_status_in_them_is_one_of_ours() -> None:
+    text = "\n".join([*expressions(), RULES.read_text()])
+    assert set(re.findall(r'class!?="(.*?)"', text)) == {"1xx", "5xx"}
+
+
+def test_panels_lie_beside_each_other() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in json.loads(DASHBOARD.read_text())["panels"]:
+        at = panel["gridPos"]
+        cells = {(at["x"] + x, at["y"] + y) for x in range(at["w"]) for y in range(at["h"])}
+        assert not cells & taken, panel["title"]
+        assert all(x < 24 for x, _ in cells)
+        taken |= cells
+
+
+def test_each_alert_is_tried() -> None:
+    alerts = re.findall(r"- alert: (\w+)", RULES.read_text())
+    tried = re.findall(r"- alertname: (\w+)\n.*\n        exp_alerts:\n          - exp_labels", RULES_TEST.read_text())
+    assert len(alerts) == 10
+    assert tried == alerts
+    assert RULES_TEST.read_text().count('instance="well"') >= len(alerts)
+
+
+@needs("promtool", "prometheus")
+def test_prometheus_takes_them_and_each_alert_does_what_it_is_for() -> None:
+    assert "1 rule files found" in promtool("check", "config", "prometheus.yml")
+    assert "SUCCESS" in promtool("test", "rules", RULES_TEST.name)
+
+
+@needs("promtool", "prometheus")
+def test_prometheus_understands_what_the_dashboard_asks(tmp_path: Path) -> None:
+    asked = [each.replace("$__rate_interval", "5m").replace("$instance", ".*") for each in expressions()]
+    rules = [{"record": f"dashboard:{number}", "expr": each} for number, each in enumerate(asked)]
+    (tmp_path / "rules.json").write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))  # it is YAML
+    assert f"{len(rules)} rules found" in promtool("check", "rules", "rules.json", folder=tmp_path)
+
+
+@needs("goaccess", "goaccess")
+def test_goaccess_reads_our_log(serve: Serve, tmp_path: Path) -> None:
+    """The command of the page, on what a server wrote: it takes every line for what it is."""
+    log = tmp_path / "access.log"
+    server = serve(access_log=log)
+    for target in ("/", "/small.txt", "/small.txt", "/missing%20one", "/?q=%22quoted%22"):
+        server.ask(target, 'User-Agent: Mozilla/5.0 (X11; Linux "x86_64") Firefox/140.0', "Referer: http://a.example/")
+    with server.client() as client:
+        client.send(b'GET "no\x01request" HTTP/9\r\n\r\n')
+        assert client.answer().status >= 400
+    wait_until(lambda: log.exists() and log.read_bytes().count(b"\n") == 6)
+    (line,) = re.findall(r"^goaccess .*$", (HERE / "README.md").read_text(), re.MULTILINE)
+    assert "/var/log/pyserver/access.log" in line
+    command = line.replace("/var/log/pyserver/access.log", str(log)).replace("report.html", f"{tmp_path}/report.json")
+    done = subprocess.run(
+        shlex.split(command), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60,
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert (found["general"]["total_requests"], found["general"]["failed_requests"]) == (6, 0)
+    asked = {row["data"]: row["hits"]["count"] for row in found["static_requests"]["data"]}
+    assert asked["/small.txt"] == 2
+    assert {row["data"] for row in found["hosts"]["data"]} == {"127.0.0.1"}
