@@ -58,6 +58,10 @@ LINGER_MAX_BYTES: Final = 256 * KIB
 # leader from the others (1 MiB is about 0.3 ms on loopback).
 SENDFILE_BYTES: Final = 1 * MIB
 
+# Slow requests (the option log.slow) that a worker tells of in a second; of more of them it tells how many. When a disk
+# hangs, all are slow.
+SLOW_TOLD_PER_S: Final = 10
+
 # -- limits per client (enforced by worker.admission) ---------------------------------------
 
 # A client that is refused is told of in the log, and then not again for so long; so many clients in each worker. What

@@ -52,6 +52,7 @@ from pyserver.worker.accesslog import AccessLog
 from pyserver.worker.admission import Admission
 from pyserver.worker.failures import FAILED, Failures
 from pyserver.worker.parking import Parking
+from pyserver.worker.slow import Slow, Times
 from pyserver.worker.transport import SEND, SEND_MORE, Outcome, Outgoing, send_at_once, untaken
 
 log = logging.getLogger("pyserver")
@@ -121,11 +122,13 @@ class Connection:
         "reader",
         "request",
         "row",
+        "sending",
         "socket",
         "taken",
         "unblocked",
         "waited_ns",
         "watched",
+        "worked",
     )
 
     def __init__(self, client: socket.socket, fd: int, deadline: float, origin: int = 0, waited_ns: int = 0) -> None:
@@ -146,6 +149,8 @@ class Connection:
         self.taken = 0  # and how much of that the client had by then
         self.began = 0.0  # monotonic: an answer that outlasts its round, which is timed for itself; 0: none does
         self.heard = 0.0  # monotonic: when the request began to come whose end was waited for; 0: it came at once
+        self.worked = 0.0  # seconds that followers had of it so far, and until one was free
+        self.sending = 0.0  # monotonic: an answer did not go out at once, from then on, less what was `worked` before
         self.lingered = 0  # bytes thrown away while lingering
         self.unblocked = False  # the socket is in non-blocking mode
         self.peer = b""  # address, when somebody asked
@@ -181,6 +186,7 @@ class Connections:
         failures: Failures | None = None,
         admission: Admission | None = None,
         others: Mapping[int, Handler] | None = None,
+        slow: Slow | None = None,
     ) -> None:
         self.table: dict[int, Connection] = {}  # by descriptor
         self.jobs: deque[Job] = deque()  # for worker.pool
@@ -198,6 +204,8 @@ class Connections:
         self._tally = tally
         self._access = access
         self._failures = failures
+        self._slow = slow
+        self._recording = access is not None or slow is not None  # of each request, and not only of those that failed
         self._admission = admission  # None: no client has limits
         self._poll = poll
         self._capacity = capacity
@@ -305,6 +313,8 @@ class Connections:
             self._tidy_at = inf
             if self._failures is not None:
                 self._failures.turn()
+            if self._slow is not None:
+                self._slow.turn()
             if self._admission is not None:
                 self._admission.turn()
             looks = self._sites.tidy()
@@ -456,7 +466,6 @@ class Connections:
             sent = 0
         except OSError:
             tally.apart += not connection.began
-            connection.began = 0.0
             self._record(connection, request.head, response.status, 0)
             self.close(connection)
             return False
@@ -467,6 +476,7 @@ class Connections:
             tally.apart += 1
             connection.began = self._clock.now
         connection.request = request
+        connection.sending = time.monotonic() - connection.worked
         connection.outgoing = Outgoing(response, sent)
         connection.mark = connection.taken = 0
         connection.phase = Phase.SENDING
@@ -475,9 +485,9 @@ class Connections:
 
     def _sent(self, connection: Connection, request: Request, response: Response) -> bool:
         """Note an answer that is out; True when the connection goes on."""
-        connection.answered += 1
-        if self._access is not None or response.status >= FAILED:
+        if self._recording or response.status >= FAILED:
             self._record(connection, request.head, response.status, response.content_bytes)
+        connection.answered += 1
         if response.close:
             self._end(connection)
             return False
@@ -568,6 +578,7 @@ class Connections:
         connection.phase = Phase.WORKING
         connection.request = request
         connection.began = connection.began or self._clock.now
+        handed = time.monotonic()
         self._unwatch(connection)
         self._park(connection, self._limits.send_stall)
         self._show(connection, activity.Phase.WORKING)
@@ -577,6 +588,7 @@ class Connections:
                 return
             connection.phase = Phase.READING
             connection.request = None
+            connection.worked += time.monotonic() - handed
             try:
                 answer = pending.finish()
                 if isinstance(answer, Pending):  # something else stands in for what is not there, and is on the disk
@@ -624,8 +636,8 @@ class Connections:
         if outcome is Outcome.DONE:
             connection.outgoing = connection.request = None
             connection.phase = Phase.READING
-            self._took(connection)
             goes_on = self._sent(connection, request, response)
+            self._took(connection)
             if goes_on and resume:
                 self.serve(connection)
             return goes_on
@@ -653,7 +665,7 @@ class Connections:
     def _took(self, connection: Connection) -> None:
         """Note how long an answer took that was not out in the round that began it."""
         self._tally.took(max(0, time.monotonic_ns() - int(connection.began * _NS)))
-        connection.began = connection.heard = 0.0
+        connection.began = connection.heard = connection.worked = connection.sending = 0.0
         self._shown(connection)
 
     @staticmethod
@@ -676,7 +688,7 @@ class Connections:
         self._park(connection, self._limits.send_stall)
         self._show(connection, activity.Phase.WORKING)
         outcome = Outcome.GONE
-        before = outgoing.sent
+        before, handed = outgoing.sent, time.monotonic()
 
         def run() -> None:
             nonlocal outcome
@@ -686,6 +698,7 @@ class Connections:
             self._tally.bytes_sent += outgoing.sent - before
             if not self._was_closed(connection):
                 connection.phase = Phase.SENDING
+                connection.worked += time.monotonic() - handed
                 self._sent_on(connection, outgoing, outcome, resume=True)
 
         self.jobs.append(Job(run, then, Work.SENDING, connection.row))
@@ -839,6 +852,8 @@ class Connections:
         self._parking.put(connection)
 
     def _record(self, connection: Connection, head: bytes, status: int, content_bytes: int) -> None:
+        if self._slow is not None:
+            self._look_how_long(connection, head, status, content_bytes, self._slow)
         noted = status >= FAILED and self._failures is not None
         if self._access is None and not noted:
             return
@@ -848,7 +863,29 @@ class Connections:
             self._access.record(connection.peer, head, status, content_bytes)
         if noted:
             assert self._failures is not None
-            self._failures.note(connection.peer, head, status, content_bytes)
+            took = time.monotonic() - (connection.began or connection.heard or self._clock.now)
+            self._failures.note(
+                connection.peer,
+                head,
+                status,
+                content_bytes,
+                duration_us=max(0, int(took * 1e6)),
+                queue_us=None if connection.answered else connection.waited_ns // 1000,
+            )
+
+    def _look_how_long(self, connection: Connection, head: bytes, status: int, content_bytes: int, slow: Slow) -> None:
+        """Tell of a request that took long, and where its time went."""
+        now, began = time.monotonic(), connection.began or self._clock.now
+        queue = 0.0 if connection.answered else connection.waited_ns / _NS
+        heard = connection.heard or began
+        took = queue + now - heard
+        if took < slow.after_s:
+            return
+        if not connection.peer:
+            connection.peer = peer_name(connection.socket)
+        sending = max(0.0, now - connection.worked - connection.sending) if connection.sending else 0.0
+        known = Times(queue, max(0.0, began - heard), connection.worked, sending, 0.0)
+        slow.note(connection.peer, head, status, content_bytes, known._replace(serving=max(0.0, took - sum(known))))
 
 
 def peer_name(client: socket.socket) -> bytes:
