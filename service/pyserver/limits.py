@@ -120,6 +120,10 @@ MUTEX_PATIENCE_MASTER_S: Final = 0.2
 MUTEX_RECOVERY_S: Final = 0.1
 MEND_AGAIN_S: Final = 0.5
 
+# What takes its time to come or to be taken is shown to others after so long, at the end of a round: most have gone by
+# then, and a row costs two microseconds. What needs a thread is shown at once. Enforced by worker.connection.
+SHOWN_AFTER_S: Final = 0.02
+
 # Rows of a worker that tell what its threads do and what requests wait for (ipc.activity), 16 and 256 bytes each. What
 # has no row is counted only. More of them would be memory that is hardly ever looked at, in every slot below.
 THREAD_ROWS: Final = 128

@@ -45,6 +45,7 @@ from pyserver.limits import (
     PARKING_TICKS_PER_S,
     RECV_BYTES,
     ROOT_MISSED_REST_S,
+    SHOWN_AFTER_S,
     STALL_BYTES,
     TARGET_MAX_BYTES,
 )
@@ -193,6 +194,7 @@ class Connections:
         self.draining = False  # what is answered is closed
         self.returning: dict[Connection, None] = {}  # for worker.pool: on their way back to the master
         self.activity = Activity()  # for worker.pool: where it is shown what is under way
+        self._unshown: dict[Connection, None] = {}  # what has just begun to wait for its client, and is not shown yet
         self._moving = False  # what is answered goes back to the master
         self._leaving = False  # either
         self._sites = sites
@@ -319,6 +321,8 @@ class Connections:
                 self._admission.turn()
             looks = self._sites.tidy()
             self.jobs += [Job(look.run, partial(self._looked_again, look), Work.LOOKING) for look in looks]
+        if self._unshown:
+            self._show_what_lasts(now)
         for connection in self._parking.due(now):
             phase = connection.phase
             if phase is Phase.WORKING:  # a follower has it; its disk is slow, the client is not
@@ -514,17 +518,20 @@ class Connections:
                 connection.mark = 1
                 connection.deadline = now + limits.body_deadline
                 connection.heard = connection.heard or now
-                self._show(connection, activity.Phase.CONTENT)
+                if connection.row:
+                    self._show(connection, activity.Phase.CONTENT, now)
+                else:
+                    self._unshown[connection] = None
         elif connection.begun:
             if connection.head_of != connection.answered:  # a head has begun: one budget for all of it
                 connection.head_of = connection.answered
                 connection.deadline = now + limits.head_deadline
             if not connection.heard:
                 connection.heard = now
-                self._show(connection, activity.Phase.READING)
-        elif connection.answered:
-            if connection.row:
                 self._shown(connection)
+                self._unshown[connection] = None
+        elif connection.answered:
+            self._shown(connection)
             if self.draining:
                 self.close(connection)
                 return
@@ -581,7 +588,7 @@ class Connections:
         handed = time.monotonic()
         self._unwatch(connection)
         self._park(connection, self._limits.send_stall)
-        self._show(connection, activity.Phase.WORKING)
+        self._show(connection, activity.Phase.WORKING, self._clock.now)
 
         def then() -> None:
             if self._was_closed(connection):
@@ -646,10 +653,12 @@ class Connections:
                 connection.mark = outgoing.sent
                 connection.taken = outgoing.sent - untaken(connection.socket)
                 connection.deadline = self._clock.now + self._limits.send_stall
-            if self.activity.phase(connection.row) is activity.Phase.SENDING:
+            if not connection.row:
+                self._unshown[connection] = None
+            elif self.activity.phase(connection.row) is activity.Phase.SENDING:
                 self.activity.sent(connection.row, outgoing.sent)
             else:
-                self._show(connection, activity.Phase.SENDING)
+                self._show(connection, activity.Phase.SENDING, self._clock.now)
             self._watch(connection, _OUT)
         elif outcome is Outcome.DISK:
             self._hand_over_sending(connection, outgoing)
@@ -686,7 +695,7 @@ class Connections:
         connection.phase = Phase.WORKING
         self._unwatch(connection)
         self._park(connection, self._limits.send_stall)
-        self._show(connection, activity.Phase.WORKING)
+        self._show(connection, activity.Phase.WORKING, self._clock.now)
         outcome = Outcome.GONE
         before, handed = outgoing.sent, time.monotonic()
 
@@ -764,8 +773,7 @@ class Connections:
         if connection.bucket:
             self._parking.remove(connection)
         self.returning.pop(connection, None)
-        if connection.row:
-            self._shown(connection)
+        self._shown(connection)
         del self.table[connection.fd]
         if connection.counted is not None:
             assert self._admission is not None
@@ -799,8 +807,22 @@ class Connections:
 
     # -- small steps ---------------------------------------------------------------------------------
 
-    def _show(self, connection: Connection, phase: activity.Phase) -> None:
+    def _show_what_lasts(self, now: float) -> None:
+        """Let others see what waits for its client for longer than a moment."""
+        for connection in tuple(self._unshown):
+            since = connection.sending + connection.worked if connection.phase is _SENDING else connection.heard
+            if since + SHOWN_AFTER_S > now:
+                return  # and so did those after it
+            del self._unshown[connection]
+            if connection.phase is _SENDING:
+                self._show(connection, activity.Phase.SENDING, since)
+            else:
+                content = connection.request is not None
+                self._show(connection, activity.Phase.CONTENT if content else activity.Phase.READING, since)
+
+    def _show(self, connection: Connection, phase: activity.Phase, since: float) -> None:
         """Let others see what a request waits for that is not answered within its round."""
+        self._unshown.pop(connection, None)
         if not connection.peer:
             connection.peer = peer_name(connection.socket)
         request, reader, outgoing = connection.request, connection.reader, connection.outgoing
@@ -808,6 +830,7 @@ class Connections:
         connection.row = self.activity.show(
             connection.row,
             phase,
+            since_ns=int(since * _NS),
             began_ns=int(began * _NS),
             waited_ns=connection.waited_ns if first else 0,
             sent=0 if outgoing is None else outgoing.sent,
@@ -820,8 +843,11 @@ class Connections:
 
     def _shown(self, connection: Connection) -> None:
         """It is over."""
-        self.activity.leave(connection.row)
-        connection.row = 0
+        if connection.row:
+            self.activity.leave(connection.row)
+            connection.row = 0
+        elif self._unshown:
+            self._unshown.pop(connection, None)
 
     def _watch(self, connection: Connection, events: int) -> None:
         if connection.watched != events:
