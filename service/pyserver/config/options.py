@@ -22,6 +22,7 @@ from pyserver.config.kinds import (
     NAMES,
     NETWORKS,
     OTHER_FOLDER,
+    PEERS,
     SECONDS,
     SIZE,
     UNITS,
@@ -238,6 +239,22 @@ class Clients:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Proxies:
+    """Who speaks for others: proxies in front of this server, and how they say who their client is."""
+
+    trusted: tuple[str, ...] = _option(
+        PEERS,
+        "Peers that are believed; those on UNIX sockets by the name of the listener.",
+        default=(),
+    )
+    protocol: Literal["off", "proxy", "forwarded", "x-forwarded-for"] = _option(
+        words("off", "proxy", "forwarded", "x-forwarded-for"),
+        "What a trusted peer says it by: a PROXY header, which then has to come, or the field that it adds to.",
+        default="off",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     """What is written down of each request."""
 
@@ -399,7 +416,13 @@ class Site:
     fields: tuple[FieldRule, ...] = ()
 
 
-TABLES: Final[Mapping[str, type]] = {"server": Server, "limits": Limits, "clients": Clients, "log": Log}
+TABLES: Final[Mapping[str, type]] = {
+    "server": Server,
+    "limits": Limits,
+    "clients": Clients,
+    "proxies": Proxies,
+    "log": Log,
+}
 LISTS: Final[Mapping[str, type]] = {
     "listen": Listen,
     "site": Site,
@@ -497,6 +520,7 @@ class Config:
     server: Server = Server()
     limits: Limits = Limits()
     clients: Clients = Clients()
+    proxies: Proxies = Proxies()
     log: Log = Log()
     listen: tuple[Address, ...] = DEFAULT_LISTEN
     files: tuple[str, ...] = ()  # what was read, in this order

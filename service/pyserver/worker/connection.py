@@ -25,7 +25,7 @@ from pyserver.config import Limits
 from pyserver.handlers.memo import Memo
 from pyserver.handlers.router import Handler
 from pyserver.handlers.static import LookAgain, Pending
-from pyserver.http import lifecycle
+from pyserver.http import lifecycle, proxy
 from pyserver.http.dates import imf_fixdate
 from pyserver.http.errors import ProtocolError
 from pyserver.http.reader import RequestReader
@@ -41,15 +41,17 @@ from pyserver.limits import (
     LINGER_MAX_BYTES,
     LINGER_S,
     PARKING_TICKS_PER_S,
+    PROXY_HEADER_MAX_BYTES,
     RECV_BYTES,
     ROOT_MISSED_REST_S,
     STALL_BYTES,
     TARGET_MAX_BYTES,
 )
 from pyserver.worker.accesslog import AccessLog
-from pyserver.worker.admission import Admission
+from pyserver.worker.admission import Admission, Who, key_of_name
 from pyserver.worker.failures import FAILED, Failures
 from pyserver.worker.parking import Parking
+from pyserver.worker.proxies import Proxies, Via
 from pyserver.worker.transport import SEND, SEND_MORE, Outcome, Outgoing, send_at_once, untaken
 
 log = logging.getLogger("pyserver")
@@ -58,6 +60,14 @@ _NS: Final = 1_000_000_000
 _DONTWAIT: Final = socket.MSG_DONTWAIT
 _IN: Final = select.EPOLLIN
 _OUT: Final = select.EPOLLOUT
+
+_PEEK: Final = socket.MSG_DONTWAIT | socket.MSG_PEEK
+
+# What a client is called in a log whose address was asked for too late.
+GONE: Final = b"-"
+
+# Stands for where a client is counted, where each request of a connection has another one.
+_EACH_REQUEST: Final = (-1, -1)
 
 # Methods whose answer does not depend on whether we would take content: it is read and thrown away first.
 _PATIENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS"))
@@ -81,12 +91,14 @@ class Phase(IntEnum):
     LINGERING = 3  # the client's end, after an answer that closes
     CLOSED = 4
     RETURNING = 5  # nothing here: others shall go on with it
+    GREETING = 6  # the PROXY header of a trusted peer
 
 
 # Those that are compared for each event, as plain names.
 _READING: Final = Phase.READING
 _SENDING: Final = Phase.SENDING
 _LINGERING: Final = Phase.LINGERING
+_GREETING: Final = Phase.GREETING
 
 
 class Job(NamedTuple):
@@ -118,6 +130,7 @@ class Connection:
         "socket",
         "taken",
         "unblocked",
+        "via",
         "watched",
     )
 
@@ -140,7 +153,8 @@ class Connection:
         self.began = 0.0  # monotonic: an answer that outlasts its round, which is timed for itself; 0: none does
         self.lingered = 0  # bytes thrown away while lingering
         self.unblocked = False  # the socket is in non-blocking mode
-        self.peer = b""  # address, when somebody asked
+        self.peer = b""  # address, when somebody asked; that of the client whom a PROXY header named
+        self.via: Via | None = None  # if the peer is a trusted proxy
         self.counted: Places | None = None  # where its client is, if it has limits
 
     @property
@@ -171,6 +185,7 @@ class Connections:
         failures: Failures | None = None,
         admission: Admission | None = None,
         others: Mapping[int, Handler] | None = None,
+        proxies: Proxies | None = None,
     ) -> None:
         self.table: dict[int, Connection] = {}  # by descriptor
         self.jobs: deque[Job] = deque()  # for worker.pool
@@ -188,6 +203,7 @@ class Connections:
         self._access = access
         self._failures = failures
         self._admission = admission  # None: no client has limits
+        self._proxies = proxies  # None: each peer is a client
         self._poll = poll
         self._capacity = capacity
         self._memo = memo
@@ -204,6 +220,11 @@ class Connections:
         if origin in self._others:
             # No limit for administrators, who look when there is too much of all; who has a reader goes the full way.
             connection.reader = RequestReader()
+        elif self._proxies is not None and self._comes_by_proxy(connection, self._proxies, parked=parked):
+            self.table[fd] = connection
+            self._tally.connections += 1
+            self._greet(connection)
+            return
         elif self._admission is not None and not self._admit(connection, self._admission, parked=parked):
             self._tally.connections += 1
             client.close()
@@ -216,14 +237,36 @@ class Connections:
         self.readable(connection)
 
     @staticmethod
-    def _admit(connection: Connection, admission: Admission, *, parked: bool) -> bool:
+    def _comes_by_proxy(connection: Connection, proxies: Proxies, *, parked: bool) -> bool:
+        """Tell whether a PROXY header has to come first, or nobody can say so any more: the peer is gone."""
+        connection.peer = peer_name(connection.socket)
+        if connection.peer == GONE:
+            return True
+        connection.via = proxies.via(connection.origin, connection.socket.family, connection.peer)
+        if connection.via is not None and proxies.by_header and not parked:
+            connection.phase = _GREETING
+            return True
+        # On one that was served before, under a configuration in which this peer was a client, none comes any more.
+        return False
+
+    def _admit(self, connection: Connection, admission: Admission, *, parked: bool) -> bool:
         """Tell whether a client may have this connection. One that another worker let in stays."""
-        places = admission.places_of(connection.socket)
+        client: Who = connection.socket
+        if connection.via is not None:
+            assert self._proxies is not None
+            if self._proxies.by_field:
+                connection.counted = _EACH_REQUEST
+                return True
+            connection.via.key = key_of_name(connection.peer)
+            if connection.via.key is None:
+                return True
+            client = connection.via.key
+        places = admission.places_of(client)
         if places is None:
             return True
         if parked:
             admission.keep(places)
-        elif not admission.enter(places, connection.socket):
+        elif not admission.enter(places, client):
             return False
         connection.counted = places
         return True
@@ -238,7 +281,57 @@ class Connections:
             self._send_on(connection)
         elif phase is _LINGERING:
             self._linger_on(connection)
+        elif phase is _GREETING:
+            self._greet(connection)
         # Else it was reported before something else in this round gave it to a follower, or gave its number to another.
+
+    def _greet(self, connection: Connection) -> None:
+        """Take the PROXY header of a trusted peer, and no byte of what follows; then serve it as all others."""
+        via, client = connection.via, connection.socket
+        if via is None:
+            self.close(connection)
+            return
+        try:
+            data = client.recv(PROXY_HEADER_MAX_BYTES, _PEEK)
+            begun = via.received + data
+            header = proxy.parse(begun)
+            count = len(data) if header is None else header.length - len(via.received)
+            self._tally.bytes_received += len(client.recv(count, _DONTWAIT)) if count else 0
+        except BlockingIOError:
+            self._watch(connection, _IN)
+            return
+        except OSError:
+            self.close(connection)
+            return
+        except proxy.Malformed as error:
+            self._close_without_header(connection, str(error))
+            return
+        if header is not None:
+            via.greeted, via.received = True, b""
+            connection.peer = header.client or connection.peer
+            self._greeted(connection)
+        elif data:
+            via.received = begun
+            self._watch(connection, _IN)
+        elif begun:
+            self._close_without_header(connection, f"it ends after {len(begun)} bytes")
+        else:  # it only looked whether somebody listens
+            self.close(connection)
+
+    def _greeted(self, connection: Connection) -> None:
+        if self._admission is not None and not self._admit(connection, self._admission, parked=False):
+            self.close(connection)
+            return
+        connection.phase = Phase.READING
+        if self._leaving:
+            connection.reader = RequestReader()
+        self.readable(connection)
+
+    def _close_without_header(self, connection: Connection, why: str) -> None:
+        assert self._proxies is not None
+        if not self._leaving:
+            self._proxies.complain(connection.peer, why)
+        self.close(connection)
 
     def readable(self, connection: Connection) -> None:
         """Receive once, and serve what came."""
@@ -308,7 +401,9 @@ class Connections:
                 self._parking.put(connection)
                 continue
             self._tally.deadlines += phase is not _LINGERING
-            if phase is Phase.READING and (connection.begun or connection.request is not None):
+            if phase is _GREETING:
+                self._close_without_header(connection, "it did not come in time")
+            elif phase is Phase.READING and (connection.begun or connection.request is not None):
                 # RFC 9110 15.5.9: it began a request and did not finish it in time.
                 self._refuse(connection, 408)
             else:
@@ -334,7 +429,7 @@ class Connections:
         for connection in [each for each in self.table.values() if each.idle]:
             # Its next request may have arrived this moment: look, and answer it with `Connection: close`.
             self.readable(connection)
-        for connection in [each for each in self.table.values() if each.idle]:
+        for connection in [each for each in self.table.values() if each.idle or each.phase is _GREETING]:
             connection.deadline = min(connection.deadline, grace)
             self._parking.put(connection)
 
@@ -394,12 +489,13 @@ class Connections:
                 self._tally.memo_misses += 1
                 return self._send(connection, request, too_many)
         sites = self._others.get(connection.origin, self._sites) if self._others else self._sites
-        answer = sites.respond(request, lifecycle.persistence(request, self.draining))
+        leaves = self._leaving and (self.draining or self._stays(connection))
+        answer = sites.respond(request, lifecycle.persistence(request, leaves))
         if isinstance(answer, Pending):
             self._hand_over(connection, request, answer)
             return False
         self._tally.memo_misses += 1
-        if sites is self._sites:
+        if sites is self._sites and leaves is self.draining:
             self._memo.keep(request, answer, self._clock.second)
         return self._send(connection, request, answer)
 
@@ -407,10 +503,18 @@ class Connections:
         """Return the answer to a request that is one too many of its client (RFC 6585 4), None if it is not."""
         assert self._admission is not None
         assert connection.counted is not None
-        after = self._admission.request(connection.counted, connection.socket)
+        client: Who = connection.socket
+        places: Places | None = connection.counted
+        if connection.via is not None:
+            if places is _EACH_REQUEST:
+                assert self._proxies is not None
+                connection.via.key = key_of_name(self._proxies.client(request.head, connection.peer))
+                places = None if connection.via.key is None else self._admission.places_of(connection.via.key)
+            client = connection.via.key or client
+        after = 0 if places is None else self._admission.request(places, client)
         if not after:
             return None
-        keep = lifecycle.persistence(request, self.draining)
+        keep = lifecycle.persistence(request, self._leaving and (self.draining or self._stays(connection)))
         return error_response(
             429,
             date=imf_fixdate(self._clock.second),
@@ -671,10 +775,11 @@ class Connections:
         self._tally.apart += 1  # it has no head, or no end of one, to be timed from
         self._tally.classes[status // 100] += 1
         reader = connection.reader
-        head = b"" if reader is None else reader.pending
         if connection.request is not None:
-            head = connection.request.head
-        self._record(connection, head[:TARGET_MAX_BYTES], status, response.content_bytes)
+            self._record(connection, connection.request.head, status, response.content_bytes)
+        else:
+            head = b"" if reader is None else reader.pending[:TARGET_MAX_BYTES]
+            self._record(connection, head, status, response.content_bytes, good=False)
         try:
             self._tally.bytes_sent += connection.socket.send(response.wire, SEND)
         except OSError:
@@ -724,7 +829,7 @@ class Connections:
             self._parking.remove(connection)
         self.returning.pop(connection, None)
         del self.table[connection.fd]
-        if connection.counted is not None:
+        if connection.counted is not None and connection.counted is not _EACH_REQUEST:
             assert self._admission is not None
             self._admission.leave(connection.counted)
         if not at_work:  # a follower may be sending on it; see _was_closed
@@ -769,11 +874,25 @@ class Connections:
 
     def _return(self, connection: Connection) -> None:
         """Leave a connection of which nothing is here to others (worker.pool sends it)."""
+        if self._stays(connection):
+            self._stay(connection)
+            return
         self._unwatch(connection)
         if connection.bucket:
             self._parking.remove(connection)
         connection.phase = Phase.RETURNING
         self.returning[connection] = None
+
+    @staticmethod
+    def _stays(connection: Connection) -> bool:
+        """Whether it cannot go over to another worker: its PROXY header, which says who the client is, would not."""
+        return connection.via is not None and connection.via.greeted
+
+    def _stay(self, connection: Connection) -> None:
+        """Let it have one more answer, which says that the connection ends, if a request comes soon."""
+        connection.reader = connection.reader or RequestReader()  # the full way: in the memo is what goes on
+        connection.deadline = min(connection.deadline, self._clock.now + DRAIN_GRACE_S)
+        self._watch(connection, _IN)
 
     def _unwatch(self, connection: Connection) -> None:
         if connection.watched:
@@ -784,17 +903,25 @@ class Connections:
         connection.deadline = self._clock.now + seconds
         self._parking.put(connection)
 
-    def _record(self, connection: Connection, head: bytes, status: int, content_bytes: int) -> None:
+    def _record(
+        self, connection: Connection, head: bytes, status: int, content_bytes: int, *, good: bool = True
+    ) -> None:
+        """Write an answer down; `good`: the head is one, so that what it says of its client counts."""
         noted = status >= FAILED and self._failures is not None
         if self._access is None and not noted:
             return
         if not connection.peer:
             connection.peer = peer_name(connection.socket)
+        peer = connection.peer
+        if good and connection.via is not None:
+            assert self._proxies is not None
+            if self._proxies.by_field:
+                peer = self._proxies.client(head, peer)
         if self._access is not None:
-            self._access.record(connection.peer, head, status, content_bytes)
+            self._access.record(peer, head, status, content_bytes)
         if noted:
             assert self._failures is not None
-            self._failures.note(connection.peer, head, status, content_bytes)
+            self._failures.note(peer, head, status, content_bytes)
 
 
 def peer_name(client: socket.socket) -> bytes:
@@ -802,8 +929,8 @@ def peer_name(client: socket.socket) -> bytes:
     try:
         address = client.getpeername()
     except OSError:
-        return b"-"
+        return GONE
     if client.family == socket.AF_UNIX:
-        return b"unix:"
+        return proxy.UNIX
     host = str(address[0])
     return host.removeprefix("::ffff:").encode() if "." in host else host.encode()

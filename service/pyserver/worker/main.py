@@ -37,6 +37,7 @@ from pyserver.worker.admission import Admission
 from pyserver.worker.connection import Connections
 from pyserver.worker.failures import Failures, share_of
 from pyserver.worker.pool import Pool
+from pyserver.worker.proxies import Proxies
 
 log = logging.getLogger("pyserver")
 
@@ -88,6 +89,7 @@ def run(assignment: Assignment) -> int:
         failures,
         admission,
         others,
+        Proxies(config.proxies, assignment.origins, clock) if config.proxies.trusted else None,
     )
     pool = Pool(assignment, connections, clock, tally, access, poll, leave=lambda: os._exit(0))
     # What is here now stays: out of the collector's sight it is neither walked nor copied.
