@@ -71,6 +71,9 @@ FORWARDED_MAX_BYTES: Final = 1 * KIB
 # Values of these fields that a worker remembers the client of. Of busy clients each sends the same one again and again.
 FORWARDED_KEPT_MAX: Final = 4_096
 
+# X-Request-ID of a trusted proxy; a longer one is replaced. A UUID has 36 bytes, HAProxy's default some 60.
+REQUEST_ID_MAX_BYTES: Final = 128
+
 # A PROXY header that is missing or wrong is told in the log, and then not again for so long, but counted.
 PROXY_TOLD_S: Final = 60.0
 

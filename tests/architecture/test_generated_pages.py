@@ -40,6 +40,7 @@ def test_the_packaged_configuration_is_the_defaults_and_a_root() -> None:
         "clients": {},
         "proxies": {},
         "log": {},
+        "tracing": {},
     }
 
 

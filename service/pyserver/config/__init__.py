@@ -24,6 +24,7 @@ from pyserver.config.options import (
     Redirect,
     Server,
     Site,
+    Tracing,
 )
 from pyserver.config.reading import DEFAULT_FILE, Override, load
 
@@ -47,6 +48,7 @@ __all__ = [
     "Redirect",
     "Server",
     "Site",
+    "Tracing",
     "load",
     "printable",
 ]

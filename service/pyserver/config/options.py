@@ -263,6 +263,11 @@ class Log:
         'The access log: a file (opened anew on SIGUSR1), "-" for standard output, or "off".',
         default="off",
     )
+    format: Literal["combined", "json"] = _option(
+        words("combined", "json"),
+        "Lines of the access log: as Apache and nginx write them, or one JSON object each.",
+        default="combined",
+    )
     journal_requests: int = _option(
         COUNT,
         "Requests answered by 400 or above that the journal gets as records, at most.",
@@ -270,6 +275,27 @@ class Log:
         bounds=(0, 10_000),
         unit="requests a second",
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tracing:
+    """What tells one request from another, and where its time went."""
+
+    request_id: bool = _option(
+        FLAG,
+        "Name each request, in X-Request-ID of its answer and in logs; a name that a trusted proxy gave is kept.",
+        default=False,
+    )
+    server_timing: bool = _option(
+        FLAG,
+        "Tell each client in Server-Timing how long its request waited and took.",
+        default=False,
+    )
+
+    @property
+    def wanted(self) -> bool:
+        """Whether answers say anything of it."""
+        return self.request_id or self.server_timing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -422,6 +448,7 @@ TABLES: Final[Mapping[str, type]] = {
     "clients": Clients,
     "proxies": Proxies,
     "log": Log,
+    "tracing": Tracing,
 }
 LISTS: Final[Mapping[str, type]] = {
     "listen": Listen,
@@ -522,6 +549,7 @@ class Config:
     clients: Clients = Clients()
     proxies: Proxies = Proxies()
     log: Log = Log()
+    tracing: Tracing = Tracing()
     listen: tuple[Address, ...] = DEFAULT_LISTEN
     files: tuple[str, ...] = ()  # what was read, in this order
     warnings: tuple[str, ...] = ()  # each one line

@@ -47,11 +47,12 @@ from pyserver.limits import (
     STALL_BYTES,
     TARGET_MAX_BYTES,
 )
-from pyserver.worker.accesslog import AccessLog
+from pyserver.worker.accesslog import AccessLog, Details
 from pyserver.worker.admission import Admission, Who, key_of_name
 from pyserver.worker.failures import FAILED, Failures
 from pyserver.worker.parking import Parking
 from pyserver.worker.proxies import Proxies, Via
+from pyserver.worker.tracing import Tracing
 from pyserver.worker.transport import SEND, SEND_MORE, Outcome, Outgoing, send_at_once, untaken
 
 log = logging.getLogger("pyserver")
@@ -119,6 +120,7 @@ class Connection:
         "deadline",
         "fd",
         "head_of",
+        "identity",
         "lingered",
         "mark",
         "origin",
@@ -131,10 +133,11 @@ class Connection:
         "taken",
         "unblocked",
         "via",
+        "waited_ns",
         "watched",
     )
 
-    def __init__(self, client: socket.socket, fd: int, deadline: float, origin: int = 0) -> None:
+    def __init__(self, client: socket.socket, fd: int, deadline: float, origin: int = 0, waited_ns: int = 0) -> None:
         self.socket = client
         self.origin = origin  # index of its listener
         self.fd = fd
@@ -156,6 +159,8 @@ class Connection:
         self.peer = b""  # address, when somebody asked; that of the client whom a PROXY header named
         self.via: Via | None = None  # if the peer is a trusted proxy
         self.counted: Places | None = None  # where its client is, if it has limits
+        self.identity = b""  # of the request whose answer is under way, if they have some
+        self.waited_ns = waited_ns  # in the queue
 
     @property
     def idle(self) -> bool:
@@ -186,6 +191,7 @@ class Connections:
         admission: Admission | None = None,
         others: Mapping[int, Handler] | None = None,
         proxies: Proxies | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.table: dict[int, Connection] = {}  # by descriptor
         self.jobs: deque[Job] = deque()  # for worker.pool
@@ -204,6 +210,7 @@ class Connections:
         self._failures = failures
         self._admission = admission  # None: no client has limits
         self._proxies = proxies  # None: each peer is a client
+        self._tracing = tracing  # None: answers say nothing of their request
         self._poll = poll
         self._capacity = capacity
         self._memo = memo
@@ -213,10 +220,10 @@ class Connections:
 
     # -- events, called by worker.pool ---------------------------------------------------------
 
-    def adopt(self, fd: int, origin: int, *, parked: bool = False) -> None:
+    def adopt(self, fd: int, origin: int, *, parked: bool = False, waited_ns: int = 0) -> None:
         """Take over a client that the master passed on, and read from it at once."""
         client = _Socket(self._origins[origin].family, socket.SOCK_STREAM, 0, fd)
-        connection = Connection(client, fd, self._clock.now + self._limits.head_deadline, origin)
+        connection = Connection(client, fd, self._clock.now + self._limits.head_deadline, origin, waited_ns)
         if origin in self._others:
             # No limit for administrators, who look when there is too much of all; who has a reader goes the full way.
             connection.reader = RequestReader()
@@ -528,6 +535,8 @@ class Connections:
 
         `looked`: a file that it comes from was looked at a moment ago, not by a follower some time before.
         """
+        if self._tracing is not None:
+            response = self._traced(connection, request.head, response, self._tracing)
         tally, wire = self._tally, response.wire
         tally.requests += 1
         tally.classes[response.status // 100] += 1
@@ -564,11 +573,20 @@ class Connections:
         connection.deadline = self._clock.now + self._limits.send_stall
         return self._send_on(connection, resume=False)
 
+    def _traced(self, connection: Connection, head: bytes, response: Response, tracing: Tracing) -> Response:
+        """Return an answer that says whose it is; `head`: of the request, b"" of what is none."""
+        via = connection.via
+        # What follows a PROXY header is the client's, as far as we know.
+        believed = via is not None and not via.greeted
+        connection.identity = tracing.identity(head if believed else b"")
+        waited_ns = None if connection.answered else connection.waited_ns
+        return response.with_lines(tracing.lines(connection.identity, connection.began or self._clock.now, waited_ns))
+
     def _sent(self, connection: Connection, request: Request, response: Response) -> bool:
         """Note an answer that is out; True when the connection goes on."""
-        connection.answered += 1
         if self._access is not None or response.status >= FAILED:
             self._record(connection, request.head, response.status, response.content_bytes)
+        connection.answered += 1
         if response.close:
             self._end(connection)
             return False
@@ -707,8 +725,8 @@ class Connections:
         if outcome is Outcome.DONE:
             connection.outgoing = connection.request = None
             connection.phase = Phase.READING
-            self._took(connection)
             goes_on = self._sent(connection, request, response)
+            self._took(connection)
             if goes_on and resume:
                 self.serve(connection)
             return goes_on
@@ -770,16 +788,19 @@ class Connections:
     def _refuse(self, connection: Connection, status: int) -> None:
         """Answer what is no request, and end the connection: where the next one begins is not known."""
         response = error_response(status, date=imf_fixdate(self._clock.second), connection=lifecycle.CLOSE)
+        if self._tracing is not None:
+            head = b"" if connection.request is None else connection.request.head
+            response = self._traced(connection, head, response, self._tracing)
         self._tally.requests += 1
         self._tally.memo_misses += 1
         self._tally.apart += 1  # it has no head, or no end of one, to be timed from
         self._tally.classes[status // 100] += 1
         reader = connection.reader
         if connection.request is not None:
-            self._record(connection, connection.request.head, status, response.content_bytes)
+            self._record(connection, connection.request.head, status, response.content_bytes, timed=False)
         else:
             head = b"" if reader is None else reader.pending[:TARGET_MAX_BYTES]
-            self._record(connection, head, status, response.content_bytes, good=False)
+            self._record(connection, head, status, response.content_bytes, good=False, timed=False)
         try:
             self._tally.bytes_sent += connection.socket.send(response.wire, SEND)
         except OSError:
@@ -904,9 +925,19 @@ class Connections:
         self._parking.put(connection)
 
     def _record(
-        self, connection: Connection, head: bytes, status: int, content_bytes: int, *, good: bool = True
+        self,
+        connection: Connection,
+        head: bytes,
+        status: int,
+        content_bytes: int,
+        *,
+        good: bool = True,
+        timed: bool = True,
     ) -> None:
-        """Write an answer down; `good`: the head is one, so that what it says of its client counts."""
+        """Write an answer down.
+
+        `good`: the head is one, so what it says of its client counts. `timed`: it is that of a whole request.
+        """
         noted = status >= FAILED and self._failures is not None
         if self._access is None and not noted:
             return
@@ -918,10 +949,16 @@ class Connections:
             if self._proxies.by_field:
                 peer = self._proxies.client(head, peer)
         if self._access is not None:
-            self._access.record(peer, head, status, content_bytes)
+            details = None
+            if self._access.detailed:
+                began_ns = int((connection.began or self._clock.now) * _NS)
+                duration_ns = max(0, time.monotonic_ns() - began_ns) if timed else None
+                waited_ns = None if connection.answered else connection.waited_ns
+                details = Details(duration_ns, waited_ns, connection.identity)
+            self._access.record(peer, head, status, content_bytes, details)
         if noted:
             assert self._failures is not None
-            self._failures.note(peer, head, status, content_bytes)
+            self._failures.note(peer, head, status, content_bytes, connection.identity)
 
 
 def peer_name(client: socket.socket) -> bytes:

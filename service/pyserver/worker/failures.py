@@ -41,7 +41,7 @@ class Failures:
 
     # -- called by the leader ------------------------------------------------------------------
 
-    def note(self, peer: bytes, head: bytes, status: int, content_bytes: int) -> None:
+    def note(self, peer: bytes, head: bytes, status: int, content_bytes: int, request_id: bytes = b"") -> None:
         """Write a record, unless this second has its share. `head` is as for the access log."""
         self.turn()
         if self._noted >= self._share:
@@ -58,6 +58,8 @@ class Failures:
             "CLIENT": peer,
             "WORKER": self._slot,
         }
+        if request_id:
+            fields["REQUEST_ID"] = request_id
         if rest:
             fields |= {name: escape(value) for name, of in _FIELDS.items() if (value := field(head, of))}
         level = logging.WARNING if status >= 500 else logging.INFO

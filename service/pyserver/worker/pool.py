@@ -269,14 +269,17 @@ class Pool:
         self._uncounted += message.carried
         if time.monotonic() >= self._settle_at:
             self._settle()
-        self._tally.waited(time.monotonic_ns() - message.stamp_ns, message.carried)
+        waited_ns = time.monotonic_ns() - message.stamp_ns
+        self._tally.waited(waited_ns, message.carried)
         lost = message.carried - len(descriptors)
         if lost:
             self._tally.connections_lost += lost
             log.error("%d connections lost: the limit of open files is reached (LimitNOFILE=)", lost)
         for descriptor in descriptors:
             try:
-                self._connections.adopt(descriptor, message.listener, parked=message.kind is Kind.PARKED)
+                self._connections.adopt(
+                    descriptor, message.listener, parked=message.kind is Kind.PARKED, waited_ns=waited_ns
+                )
             except Exception as error:  # noqa: BLE001  _failed logs it
                 self._failed(error)
                 connection = self._connections.table.get(descriptor)
