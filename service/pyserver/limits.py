@@ -62,6 +62,25 @@ SENDFILE_BYTES: Final = 1 * MIB
 # hangs, all are slow.
 SLOW_TOLD_PER_S: Final = 10
 
+# -- proxies in front of us (enforced by http.proxy, http.forwarded, worker.proxies) ---------
+
+# One PROXY header; beyond it the connection is closed. With addresses it has 16 to 232 bytes, and what proxies append
+# (a name of TLS, a certificate's subject) takes some hundreds. nginx: 4 KiB.
+PROXY_HEADER_MAX_BYTES: Final = 4 * KIB
+
+# Forwarded or X-Forwarded-For: so much of its right end is looked at, twenty hops of those there are at least. All that
+# a client may have written stands to the left of what counts.
+FORWARDED_MAX_BYTES: Final = 1 * KIB
+
+# Values of these fields that a worker remembers the client of. Of busy clients each sends the same one again and again.
+FORWARDED_KEPT_MAX: Final = 4_096
+
+# X-Request-ID of a trusted proxy; a longer one is replaced. A UUID has 36 bytes, HAProxy's default some 60.
+REQUEST_ID_MAX_BYTES: Final = 128
+
+# A PROXY header that is missing or wrong is told in the log, and then not again for so long, but counted.
+PROXY_TOLD_S: Final = 60.0
+
 # -- limits per client (enforced by worker.admission) ---------------------------------------
 
 # A client that is refused is told of in the log, and then not again for so long; so many clients in each worker. What

@@ -38,7 +38,9 @@ def test_the_packaged_configuration_is_the_defaults_and_a_root() -> None:
         "server": {},
         "limits": {},
         "clients": {},
+        "proxies": {},
         "log": {},
+        "tracing": {},
     }
 
 

@@ -20,9 +20,11 @@ from pyserver.config.options import (
     Limits,
     Log,
     Option,
+    Proxies,
     Redirect,
     Server,
     Site,
+    Tracing,
 )
 from pyserver.config.reading import DEFAULT_FILE, Override, load
 
@@ -42,9 +44,11 @@ __all__ = [
     "Log",
     "Option",
     "Override",
+    "Proxies",
     "Redirect",
     "Server",
     "Site",
+    "Tracing",
     "load",
     "printable",
 ]

@@ -9,7 +9,7 @@ Used by: config.options; config.sitekinds.
 import ipaddress
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -147,11 +147,29 @@ def _networks(value: object, _base: str) -> tuple[str, ...]:
         raise Refused(is_a(value), f"write [{literal(value)}]")
     if not isinstance(value, list):
         raise Refused(is_a(value))
+    _check_networks(value)
+    return tuple(value)
+
+
+def _check_networks(value: Iterable[object]) -> None:
     for network in value:
         try:
             ipaddress.ip_network(network if isinstance(network, str) else "")
         except ValueError:
             raise Refused(f"has {literal(network)}, which is not a network", _network_meant(network)) from None
+
+
+# Clients come by listeners of this name; those for administrators and for orders have others.
+_LISTENERS: Final = ("unix:http",)
+
+
+def _peers(value: object, base: str) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        return _networks(value, base)
+    for peer in value:
+        if isinstance(peer, str) and peer.startswith("unix") and peer not in _LISTENERS:
+            raise Refused(f"has {literal(peer)}, which is no listener for clients", 'write "unix:http"')
+    _check_networks(peer for peer in value if peer not in _LISTENERS)
     return tuple(value)
 
 
@@ -173,4 +191,5 @@ FOLDER: Final = Kind("the path of a folder", _path, '"/var/www/pyserver"')
 OTHER_FOLDER: Final = FOLDER._replace(example='"/srv/static"')
 NAMES: Final = Kind('a list of names without slash, like ["index.html"]', _names)
 NETWORKS: Final = Kind('a list of addresses and networks, like ["192.0.2.7", "2001:db8::/32"]', _networks)
+PEERS: Final = Kind('a list of addresses, networks and listeners, like ["192.0.2.0/24", "unix:http"]', _peers)
 ADDRESS: Final = Kind('an address like "127.0.0.1:8080"', _address, '"127.0.0.1:8080"')

@@ -22,6 +22,7 @@ from pyserver.config.kinds import (
     NAMES,
     NETWORKS,
     OTHER_FOLDER,
+    PEERS,
     SECONDS,
     SIZE,
     UNITS,
@@ -238,6 +239,22 @@ class Clients:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Proxies:
+    """Who speaks for others: proxies in front of this server, and how they say who their client is."""
+
+    trusted: tuple[str, ...] = _option(
+        PEERS,
+        "Peers that are believed; those on UNIX sockets by the name of the listener.",
+        default=(),
+    )
+    protocol: Literal["off", "proxy", "forwarded", "x-forwarded-for"] = _option(
+        words("off", "proxy", "forwarded", "x-forwarded-for"),
+        "What a trusted peer says it by: a PROXY header, which then has to come, or the field that it adds to.",
+        default="off",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     """What is written down of each request."""
 
@@ -245,6 +262,11 @@ class Log:
         LOG_TARGET,
         'The access log: a file (opened anew on SIGUSR1), "-" for standard output, or "off".',
         default="off",
+    )
+    format: Literal["combined", "json"] = _option(
+        words("combined", "json"),
+        "Lines of the access log: as Apache and nginx write them, or one JSON object each.",
+        default="combined",
     )
     journal_requests: int = _option(
         COUNT,
@@ -260,6 +282,27 @@ class Log:
         bounds=(0, 3600),
         unit="seconds",
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tracing:
+    """What tells one request from another, and where its time went."""
+
+    request_id: bool = _option(
+        FLAG,
+        "Name each request, in X-Request-ID of its answer and in logs; a name that a trusted proxy gave is kept.",
+        default=False,
+    )
+    server_timing: bool = _option(
+        FLAG,
+        "Tell each client in Server-Timing how long its request waited and took.",
+        default=False,
+    )
+
+    @property
+    def wanted(self) -> bool:
+        """Whether answers say anything of it."""
+        return self.request_id or self.server_timing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -406,7 +449,14 @@ class Site:
     fields: tuple[FieldRule, ...] = ()
 
 
-TABLES: Final[Mapping[str, type]] = {"server": Server, "limits": Limits, "clients": Clients, "log": Log}
+TABLES: Final[Mapping[str, type]] = {
+    "server": Server,
+    "limits": Limits,
+    "clients": Clients,
+    "proxies": Proxies,
+    "log": Log,
+    "tracing": Tracing,
+}
 LISTS: Final[Mapping[str, type]] = {
     "listen": Listen,
     "site": Site,
@@ -504,7 +554,9 @@ class Config:
     server: Server = Server()
     limits: Limits = Limits()
     clients: Clients = Clients()
+    proxies: Proxies = Proxies()
     log: Log = Log()
+    tracing: Tracing = Tracing()
     listen: tuple[Address, ...] = DEFAULT_LISTEN
     files: tuple[str, ...] = ()  # what was read, in this order
     warnings: tuple[str, ...] = ()  # each one line

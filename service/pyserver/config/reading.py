@@ -70,6 +70,7 @@ def _build(settings: Settings, files: Sequence[Source]) -> Config:
         system.check_root(root)
     if log is not None:
         system.check_log(log)
+    _check_proxies(settings)
     tables = {table: rows(**_values_of(table, settings)) for table, rows in TABLES.items()}
     return Config(
         **tables,
@@ -93,6 +94,13 @@ def _sites(settings: Settings, files: Sequence[Source]) -> Sequence[Item]:
     if not given:
         raise ConfigError("pyserver", None, "nothing to serve", f"write --root DIR, or a [[site]] in {DEFAULT_FILE}")
     return given
+
+
+def _check_proxies(settings: Settings) -> None:
+    protocol, trusted = settings.values.get("proxies.protocol"), settings.values.get("proxies.trusted")
+    if protocol is not None and protocol.value != "off" and not (trusted and trusted.value):
+        what = f"proxies.protocol = {literal(protocol.value)} without a peer that is trusted"
+        raise protocol.error(what, 'write trusted = ["192.0.2.7"] beside it, with the addresses of your proxies')
 
 
 def _listen(settings: Settings) -> tuple[Address, ...]:

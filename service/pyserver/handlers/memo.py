@@ -19,8 +19,10 @@ not in those bytes:
 - content: what follows a head that announces some is not the next request, so such heads are never kept;
 - the listener: who comes by one at which something else answers than the sites is not looked up here, nor kept;
 - the client's address: no answer depends on it. Limits by address (worker.admission) are applied before an answer from
-  here is sent. Whatever else comes to depend on it belongs before the memo too, or into its key; the table in its tests
-  lists what was thought of.
+  here is sent, and who the client behind a proxy is, is found outside of here (worker.proxies): once for a connection,
+  before its first head, or for each request out of its head, to limit it and to write it down, no more. What an answer
+  says of one request only, its name and how long it took (worker.tracing), gets into a copy of it. Whatever else
+  comes to depend on it belongs before the memo too, or into its key; the table in its tests lists what was thought of.
 
 What comes for the first time (an answer: in its second) is not kept, only its hash, so a client that sends ever new
 heads costs others nothing. A hash that two heads share keeps one of them a request too early, and nothing else: keys

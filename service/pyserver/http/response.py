@@ -116,6 +116,21 @@ class Response:
         # It may be given to others who ask for the same within the second; what has a source is looked at each time.
         self.again = again and source is None
 
+    def with_lines(self, lines: bytes) -> "Response":
+        """Return a copy with further field lines, whole with their ends, which is for one request only."""
+        status_line, end, rest = self.wire.partition(b"\r\n")
+        return Response(
+            self.status,
+            b"".join((status_line, end, lines, rest)),
+            content_bytes=self.content_bytes,
+            source=self.source,
+            offset=self.offset,
+            count=self.count,
+            more=self.more,
+            close=self.close,
+            again=False,
+        )
+
     def __repr__(self) -> str:
         return f"<Response {self.status}, {self.content_bytes} bytes{', close' if self.close else ''}>"
 

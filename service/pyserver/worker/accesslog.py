@@ -1,9 +1,9 @@
-r"""The access log: one line a request in the combined format, written in batches.
+r"""The access log: one line a request, written in batches; here in the combined format.
 
 Owns:    the log's descriptor and the lines that wait for it.
 Never:   blocks the leader: a batch is written by a job. What the disk does not take is dropped and counted.
 Fails:   OSError when the file cannot be opened at the start.
-Used by: worker.connection (record), worker.pool (flush), worker.main (open).
+Used by: worker.connection (record), worker.pool (flush), worker.main (open); worker.jsonlog (other lines).
 
 The format is the "combined" of Apache and nginx. Bytes that could end a line or a quoted part, or drive a terminal,
 are written as \xHH, as Apache does (T-42).
@@ -15,7 +15,7 @@ import re
 import select
 import stat
 import time
-from typing import Final
+from typing import Final, NamedTuple
 
 from pyserver.clock import Clock
 from pyserver.http.headers import field
@@ -121,8 +121,18 @@ def _opened(path: str) -> int:
     return fd
 
 
+class Details(NamedTuple):
+    """What only some formats have of a request."""
+
+    duration_ns: int | None  # from the round in which its head or content was complete to here; None: it never was
+    waited_ns: int | None  # that its connection waited in the queue, if it is the first on it
+    request_id: bytes
+
+
 class AccessLog:
     """The log of one worker; every worker appends to the same file."""
+
+    detailed = False  # whether details are wanted
 
     def __init__(self, path: str, clock: Clock) -> None:
         self._path = path
@@ -141,7 +151,7 @@ class AccessLog:
 
     # -- called by the leader ------------------------------------------------------------------
 
-    def record(self, peer: bytes, head: bytes, status: int, content_bytes: int) -> None:
+    def record(self, peer: bytes, head: bytes, status: int, content_bytes: int, details: Details | None = None) -> None:
         """Add a line. `head` is the raw request head, or what came of one that was refused."""
         if self._bytes > LOG_WAITING_MAX_BYTES:
             self.dropped += 1
@@ -152,20 +162,29 @@ class AccessLog:
         second = self._clock.second
         if second != self._second:
             self._second = second
-            self._stamp = stamp(second)
-        line = b'%b - - %b "%b" %d %d "%b" "%b"\n' % (
+            self._stamp = self._stamp_of(second)
+        line = self._line(self._stamp, peer, head, status, content_bytes, details)
+        if not self._lines:
+            self._since = self._clock.now
+        self._lines.append(line)
+        self._bytes += len(line)
+
+    @staticmethod
+    def _stamp_of(second: int) -> bytes:
+        return stamp(second)
+
+    def _line(
+        self, stamp: bytes, peer: bytes, head: bytes, status: int, content_bytes: int, _details: Details | None
+    ) -> bytes:
+        return b'%b - - %b "%b" %d %d "%b" "%b"\n' % (
             peer,
-            self._stamp,
+            stamp,
             escape(head.partition(b"\r\n")[0]) or b"-",
             status,
             content_bytes,
             escape(field(head, b"referer") or b"-"),
             escape(field(head, b"user-agent") or b"-"),
         )
-        if not self._lines:
-            self._since = self._clock.now
-        self._lines.append(line)
-        self._bytes += len(line)
 
     def take(self) -> Batch | None:
         """Return what should be written now, if anything; at most one batch is under way."""

@@ -12,7 +12,7 @@ can move about in. Peers on UNIX sockets have no address: they are exempt, as ar
 import ipaddress
 import logging
 import socket
-from typing import Final
+from typing import Final, TypeAlias
 
 from pyserver.clock import Clock
 from pyserver.config import Clients
@@ -25,6 +25,9 @@ log = logging.getLogger("pyserver")
 
 _NS: Final = 1_000_000_000
 _V4_IN_V6: Final = bytes(10) + b"\xff\xff"  # RFC 4291 2.5.5.2: how a dual-stack listener sees IPv4
+
+# Who asks: a connection of its own, or whom a proxy named, as what it is known by.
+Who: TypeAlias = socket.socket | bytes
 
 
 class Admission:
@@ -51,14 +54,14 @@ class Admission:
 
     # -- called by the leader ------------------------------------------------------------------
 
-    def places_of(self, client: socket.socket) -> Places | None:
-        """Return where a connection's client is counted; None: it is exempt, or gone already."""
-        key = key_of(client)
+    def places_of(self, client: Who) -> Places | None:
+        """Return where a client is counted; None: it is exempt, or gone already."""
+        key = client if isinstance(client, bytes) else key_of(client)
         if key is None or any(network.has(key) for network in self._exempt):
             return None
         return self._table.places(key)
 
-    def enter(self, places: Places, client: socket.socket) -> bool:
+    def enter(self, places: Places, client: Who) -> bool:
         """Tell whether a client may have one more connection, and count it if so."""
         if self._connections and self._table.open_now(places) >= self._connections:
             self._tally.limited_open += 1
@@ -79,7 +82,7 @@ class Admission:
         """Count a connection no more."""
         self._table.leave(self._slot, places)
 
-    def request(self, places: Places, client: socket.socket) -> int:
+    def request(self, places: Places, client: Who) -> int:
         """Return 0 if a client may have a request answered, else after how many seconds it may come again."""
         if self._request_rate is None:
             return 0
@@ -103,9 +106,9 @@ class Admission:
     def _take(self, what: int, places: Places, rate: Rate) -> int:
         return self._table.take(what, places, int(self._clock.now * _NS), rate)
 
-    def _refuse(self, client: socket.socket, why: str) -> bool:
+    def _refuse(self, client: Who, why: str) -> bool:
         """Say so, once for each client in a period; tell whether to do it."""
-        key = key_of(client) or b""
+        key = client if isinstance(client, bytes) else key_of(client) or b""
         if key not in self._told:
             if len(self._told) < CLIENTS_TOLD_MAX:
                 self._told.add(key)
@@ -144,6 +147,11 @@ def key_of(client: socket.socket) -> bytes | None:
     except OSError:
         return None
     return key_of_address(str(address[0]))
+
+
+def key_of_name(name: bytes) -> bytes | None:
+    """Return what a client is known by whose name in a log this is; None if that is no address."""
+    return None if name in (b"unix:", b"-") else key_of_address(name.decode("ascii"))
 
 
 def key_of_address(host: str) -> bytes:

@@ -25,7 +25,7 @@ from pyserver.config import Limits
 from pyserver.handlers.memo import Memo
 from pyserver.handlers.router import Handler
 from pyserver.handlers.static import LookAgain, Pending
-from pyserver.http import lifecycle
+from pyserver.http import lifecycle, proxy
 from pyserver.http.dates import imf_fixdate
 from pyserver.http.errors import ProtocolError
 from pyserver.http.reader import RequestReader
@@ -43,17 +43,19 @@ from pyserver.limits import (
     LINGER_MAX_BYTES,
     LINGER_S,
     PARKING_TICKS_PER_S,
+    PROXY_HEADER_MAX_BYTES,
     RECV_BYTES,
     ROOT_MISSED_REST_S,
     SHOWN_AFTER_S,
     STALL_BYTES,
     TARGET_MAX_BYTES,
 )
-from pyserver.worker.accesslog import AccessLog
-from pyserver.worker.admission import Admission
-from pyserver.worker.failures import FAILED, Failures
+from pyserver.worker.admission import Admission, Who, key_of_name
+from pyserver.worker.failures import FAILED
 from pyserver.worker.parking import Parking
-from pyserver.worker.slow import Slow, Times
+from pyserver.worker.proxies import Proxies, Via
+from pyserver.worker.records import GONE, Records, peer_name
+from pyserver.worker.tracing import Tracing
 from pyserver.worker.transport import SEND, SEND_MORE, Outcome, Outgoing, send_at_once, untaken
 
 log = logging.getLogger("pyserver")
@@ -62,6 +64,13 @@ _NS: Final = 1_000_000_000
 _DONTWAIT: Final = socket.MSG_DONTWAIT
 _IN: Final = select.EPOLLIN
 _OUT: Final = select.EPOLLOUT
+
+_PEEK: Final = socket.MSG_DONTWAIT | socket.MSG_PEEK
+
+# What a client is called in a log whose address was asked for too late.
+
+# Stands for where a client is counted, where each request of a connection has another one.
+_EACH_REQUEST: Final = (-1, -1)
 
 # Methods whose answer does not depend on whether we would take content: it is read and thrown away first.
 _PATIENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS"))
@@ -85,12 +94,14 @@ class Phase(IntEnum):
     LINGERING = 3  # the client's end, after an answer that closes
     CLOSED = 4
     RETURNING = 5  # nothing here: others shall go on with it
+    GREETING = 6  # the PROXY header of a trusted peer
 
 
 # Those that are compared for each event, as plain names.
 _READING: Final = Phase.READING
 _SENDING: Final = Phase.SENDING
 _LINGERING: Final = Phase.LINGERING
+_GREETING: Final = Phase.GREETING
 
 
 class Job(NamedTuple):
@@ -114,6 +125,7 @@ class Connection:
         "fd",
         "head_of",
         "heard",
+        "identity",
         "lingered",
         "mark",
         "origin",
@@ -127,6 +139,7 @@ class Connection:
         "socket",
         "taken",
         "unblocked",
+        "via",
         "waited_ns",
         "watched",
         "worked",
@@ -154,10 +167,13 @@ class Connection:
         self.sending = 0.0  # monotonic: an answer did not go out at once, from then on, less what was `worked` before
         self.lingered = 0  # bytes thrown away while lingering
         self.unblocked = False  # the socket is in non-blocking mode
-        self.peer = b""  # address, when somebody asked
+        self.peer = b""  # address, when somebody asked; that of the client whom a PROXY header named
+        self.via: Via | None = None  # if the peer is a trusted proxy
         self.counted: Places | None = None  # where its client is, if it has limits
         self.waited_ns = waited_ns  # in the queue, from accept on
         self.row = 0  # where others see the request that is under way (ipc.activity); 0: in none
+        self.identity = b""  # of the request whose answer is under way, if they have some
+        self.waited_ns = waited_ns  # in the queue
 
     @property
     def idle(self) -> bool:
@@ -180,14 +196,14 @@ class Connections:
         limits: Limits,
         clock: Clock,
         tally: Tally,
-        access: AccessLog | None,
+        records: Records,
         poll: select.epoll,
         capacity: int,
         memo: Memo,
-        failures: Failures | None = None,
         admission: Admission | None = None,
         others: Mapping[int, Handler] | None = None,
-        slow: Slow | None = None,
+        proxies: Proxies | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.table: dict[int, Connection] = {}  # by descriptor
         self.jobs: deque[Job] = deque()  # for worker.pool
@@ -204,12 +220,12 @@ class Connections:
         self._limits = limits
         self._clock = clock
         self._tally = tally
-        self._access = access
-        self._failures = failures
-        self._slow = slow
-        self._recording = access is not None or slow is not None  # of each request, and not only of those that failed
+        self.records = records
         self._admission = admission  # None: no client has limits
-        self._unlimited = admission is None
+        # A client has no limits and no proxy, and its answer is what it is for all.
+        self._meets = admission is None and proxies is None and tracing is None and records.are_brief
+        self._proxies = proxies  # None: each peer is a client
+        self._tracing = tracing  # None: answers say nothing of their request
         self._poll = poll
         self._capacity = capacity
         self._memo = memo
@@ -222,13 +238,18 @@ class Connections:
     def adopt(self, fd: int, origin: int, *, parked: bool = False, waited_ns: int = 0) -> None:
         """Take over a client that the master passed on, and read from it at once."""
         client = _Socket(self._origins[origin].family, socket.SOCK_STREAM, 0, fd)
-        if self._unlimited and not parked and origin not in self._others:
+        if self._meets and not parked and origin not in self._others:
             self._meet(client, fd, origin, waited_ns)
             return
         connection = Connection(client, fd, self._clock.now + self._limits.head_deadline, origin, waited_ns)
         if origin in self._others:
             # No limit for administrators, who look when there is too much of all; who has a reader goes the full way.
             connection.reader = RequestReader()
+        elif self._proxies is not None and self._comes_by_proxy(connection, self._proxies, parked=parked):
+            self.table[fd] = connection
+            self._tally.connections += 1
+            self._greet(connection)
+            return
         elif self._admission is not None and not self._admit(connection, self._admission, parked=parked):
             self._tally.connections += 1
             client.close()
@@ -241,7 +262,7 @@ class Connections:
         self.readable(connection)
 
     def _meet(self, client: socket.socket, fd: int, origin: int, waited_ns: int) -> None:
-        """Read from a new client that has no limits, and serve what came.
+        """Read from a new client about whom there is nothing else to see to, and serve what came.
 
         One that asks for a known answer and no more (`Connection: close`) has it here and is gone: it never becomes a
         Connection. What happens is what readable(), _at_once(), _send() and close() would do one after the other.
@@ -284,9 +305,7 @@ class Connections:
             tally.apart += 1
         else:
             tally.bytes_sent += sent
-        if self._access is not None:
-            content_bytes = response.content_bytes if sent > 0 else 0
-            self._access.record(peer_name(client), request.head, response.status, content_bytes)
+        self.records.brief(client, request.head, response.status, response.content_bytes if sent > 0 else 0)
         client.close()
 
     def _enter(self, client: socket.socket, fd: int, origin: int, waited_ns: int) -> Connection:
@@ -295,14 +314,36 @@ class Connections:
         return connection
 
     @staticmethod
-    def _admit(connection: Connection, admission: Admission, *, parked: bool) -> bool:
+    def _comes_by_proxy(connection: Connection, proxies: Proxies, *, parked: bool) -> bool:
+        """Tell whether a PROXY header has to come first, or nobody can say so any more: the peer is gone."""
+        connection.peer = peer_name(connection.socket)
+        if connection.peer == GONE:
+            return True
+        connection.via = proxies.via(connection.origin, connection.socket.family, connection.peer)
+        if connection.via is not None and proxies.by_header and not parked:
+            connection.phase = _GREETING
+            return True
+        # On one that was served before, under a configuration in which this peer was a client, none comes any more.
+        return False
+
+    def _admit(self, connection: Connection, admission: Admission, *, parked: bool) -> bool:
         """Tell whether a client may have this connection. One that another worker let in stays."""
-        places = admission.places_of(connection.socket)
+        client: Who = connection.socket
+        if connection.via is not None:
+            assert self._proxies is not None
+            if self._proxies.by_field:
+                connection.counted = _EACH_REQUEST
+                return True
+            connection.via.key = key_of_name(connection.peer)
+            if connection.via.key is None:
+                return True
+            client = connection.via.key
+        places = admission.places_of(client)
         if places is None:
             return True
         if parked:
             admission.keep(places)
-        elif not admission.enter(places, connection.socket):
+        elif not admission.enter(places, client):
             return False
         connection.counted = places
         return True
@@ -317,7 +358,57 @@ class Connections:
             self._send_on(connection)
         elif phase is _LINGERING:
             self._linger_on(connection)
+        elif phase is _GREETING:
+            self._greet(connection)
         # Else it was reported before something else in this round gave it to a follower, or gave its number to another.
+
+    def _greet(self, connection: Connection) -> None:
+        """Take the PROXY header of a trusted peer, and no byte of what follows; then serve it as all others."""
+        via, client = connection.via, connection.socket
+        if via is None:
+            self.close(connection)
+            return
+        try:
+            data = client.recv(PROXY_HEADER_MAX_BYTES, _PEEK)
+            begun = via.received + data
+            header = proxy.parse(begun)
+            count = len(data) if header is None else header.length - len(via.received)
+            self._tally.bytes_received += len(client.recv(count, _DONTWAIT)) if count else 0
+        except BlockingIOError:
+            self._watch(connection, _IN)
+            return
+        except OSError:
+            self.close(connection)
+            return
+        except proxy.Malformed as error:
+            self._close_without_header(connection, str(error))
+            return
+        if header is not None:
+            via.greeted, via.received = True, b""
+            connection.peer = header.client or connection.peer
+            self._greeted(connection)
+        elif data:
+            via.received = begun
+            self._watch(connection, _IN)
+        elif begun:
+            self._close_without_header(connection, f"it ends after {len(begun)} bytes")
+        else:  # it only looked whether somebody listens
+            self.close(connection)
+
+    def _greeted(self, connection: Connection) -> None:
+        if self._admission is not None and not self._admit(connection, self._admission, parked=False):
+            self.close(connection)
+            return
+        connection.phase = Phase.READING
+        if self._leaving:
+            connection.reader = RequestReader()
+        self.readable(connection)
+
+    def _close_without_header(self, connection: Connection, why: str) -> None:
+        assert self._proxies is not None
+        if not self._leaving:
+            self._proxies.complain(connection.peer, why)
+        self.close(connection)
 
     def readable(self, connection: Connection) -> None:
         """Receive once, and serve what came."""
@@ -375,10 +466,7 @@ class Connections:
         if self._clock.second != self._tidied or now >= self._tidy_at:
             self._tidied = self._clock.second
             self._tidy_at = inf
-            if self._failures is not None:
-                self._failures.turn()
-            if self._slow is not None:
-                self._slow.turn()
+            self.records.turn()
             if self._admission is not None:
                 self._admission.turn()
             looks = self._sites.tidy()
@@ -396,7 +484,9 @@ class Connections:
                 self._parking.put(connection)
                 continue
             self._tally.deadlines += phase is not _LINGERING
-            if phase is Phase.READING and (connection.begun or connection.request is not None):
+            if phase is _GREETING:
+                self._close_without_header(connection, "it did not come in time")
+            elif phase is Phase.READING and (connection.begun or connection.request is not None):
                 # RFC 9110 15.5.9: it began a request and did not finish it in time.
                 self._refuse(connection, 408)
             else:
@@ -422,7 +512,7 @@ class Connections:
         for connection in [each for each in self.table.values() if each.idle]:
             # Its next request may have arrived this moment: look, and answer it with `Connection: close`.
             self.readable(connection)
-        for connection in [each for each in self.table.values() if each.idle]:
+        for connection in [each for each in self.table.values() if each.idle or each.phase is _GREETING]:
             connection.deadline = min(connection.deadline, grace)
             self._parking.put(connection)
 
@@ -483,13 +573,14 @@ class Connections:
                 self._tally.memo_misses += 1
                 return self._send(connection, request, too_many)
         sites = self._others.get(connection.origin, self._sites) if self._others else self._sites
-        answer = sites.respond(request, lifecycle.persistence(request, self.draining))
+        leaves = self._leaving and (self.draining or self._stays(connection))
+        answer = sites.respond(request, lifecycle.persistence(request, leaves))
         if isinstance(answer, Pending):
             self._tally.file_cache_misses += sites is self._sites
             self._hand_over(connection, request, answer)
             return False
         self._tally.memo_misses += 1
-        if sites is self._sites:
+        if sites is self._sites and leaves is self.draining:
             self._memo.keep(request, answer, self._clock.second)
         return self._send(connection, request, answer)
 
@@ -497,10 +588,18 @@ class Connections:
         """Return the answer to a request that is one too many of its client (RFC 6585 4), None if it is not."""
         assert self._admission is not None
         assert connection.counted is not None
-        after = self._admission.request(connection.counted, connection.socket)
+        client: Who = connection.socket
+        places: Places | None = connection.counted
+        if connection.via is not None:
+            if places is _EACH_REQUEST:
+                assert self._proxies is not None
+                connection.via.key = key_of_name(self._proxies.client(request.head, connection.peer))
+                places = None if connection.via.key is None else self._admission.places_of(connection.via.key)
+            client = connection.via.key or client
+        after = 0 if places is None else self._admission.request(places, client)
         if not after:
             return None
-        keep = lifecycle.persistence(request, self.draining)
+        keep = lifecycle.persistence(request, self._leaving and (self.draining or self._stays(connection)))
         return error_response(
             429,
             date=imf_fixdate(self._clock.second),
@@ -514,6 +613,8 @@ class Connections:
 
         `looked`: a file that it comes from was looked at a moment ago, not by a follower some time before.
         """
+        if self._tracing is not None:
+            response = self._traced(connection, request.head, response, self._tracing)
         tally, wire = self._tally, response.wire
         tally.requests += 1
         tally.classes[response.status // 100] += 1
@@ -533,7 +634,7 @@ class Connections:
             sent = 0
         except OSError:
             tally.apart += not connection.began
-            self._record(connection, request.head, response.status, 0)
+            self.records.note(connection, request.head, response.status, 0)
             self.close(connection)
             return False
         tally.bytes_sent += sent
@@ -554,10 +655,19 @@ class Connections:
         connection.deadline = self._clock.now + self._limits.send_stall
         return self._send_on(connection, resume=False)
 
+    def _traced(self, connection: Connection, head: bytes, response: Response, tracing: Tracing) -> Response:
+        """Return an answer that says whose it is; `head`: of the request, b"" of what is none."""
+        via = connection.via
+        # What follows a PROXY header is the client's, as far as we know.
+        believed = via is not None and not via.greeted
+        connection.identity = tracing.identity(head if believed else b"")
+        waited_ns = None if connection.answered else connection.waited_ns
+        return response.with_lines(tracing.lines(connection.identity, connection.began or self._clock.now, waited_ns))
+
     def _sent(self, connection: Connection, request: Request, response: Response) -> bool:
         """Note an answer that is out; True when the connection goes on."""
-        if self._recording or response.status >= FAILED:
-            self._record(connection, request.head, response.status, response.content_bytes)
+        if self.records.of_each or response.status >= FAILED:
+            self.records.note(connection, request.head, response.status, response.content_bytes)
         connection.answered += 1
         if response.close:
             self._end(connection)
@@ -782,15 +892,19 @@ class Connections:
     def _refuse(self, connection: Connection, status: int) -> None:
         """Answer what is no request, and end the connection: where the next one begins is not known."""
         response = error_response(status, date=imf_fixdate(self._clock.second), connection=lifecycle.CLOSE)
+        if self._tracing is not None:
+            head = b"" if connection.request is None else connection.request.head
+            response = self._traced(connection, head, response, self._tracing)
         self._tally.requests += 1
         self._tally.memo_misses += 1
         self._tally.apart += 1  # it has no head, or no end of one, to be timed from
         self._tally.classes[status // 100] += 1
         reader = connection.reader
-        head = b"" if reader is None else reader.pending
         if connection.request is not None:
-            head = connection.request.head
-        self._record(connection, head[:TARGET_MAX_BYTES], status, response.content_bytes)
+            self.records.note(connection, connection.request.head, status, response.content_bytes, timed=False)
+        else:
+            head = b"" if reader is None else reader.pending[:TARGET_MAX_BYTES]
+            self.records.note(connection, head, status, response.content_bytes, good=False, timed=False)
         try:
             self._tally.bytes_sent += connection.socket.send(response.wire, SEND)
         except OSError:
@@ -834,7 +948,7 @@ class Connections:
             return
         outgoing, request = connection.outgoing, connection.request
         if outgoing is not None and request is not None:  # an answer that is cut short
-            self._record(connection, request.head, outgoing.response.status, outgoing.content_sent)
+            self.records.note(connection, request.head, outgoing.response.status, outgoing.content_sent)
         at_work = connection.phase is Phase.WORKING
         connection.phase = Phase.CLOSED
         if connection.bucket:
@@ -842,7 +956,7 @@ class Connections:
         self.returning.pop(connection, None)
         self._shown(connection)
         del self.table[connection.fd]
-        if connection.counted is not None:
+        if connection.counted is not None and connection.counted is not _EACH_REQUEST:
             assert self._admission is not None
             self._admission.leave(connection.counted)
         if not at_work:  # a follower may be sending on it; see _was_closed
@@ -929,11 +1043,25 @@ class Connections:
 
     def _return(self, connection: Connection) -> None:
         """Leave a connection of which nothing is here to others (worker.pool sends it)."""
+        if self._stays(connection):
+            self._stay(connection)
+            return
         self._unwatch(connection)
         if connection.bucket:
             self._parking.remove(connection)
         connection.phase = Phase.RETURNING
         self.returning[connection] = None
+
+    @staticmethod
+    def _stays(connection: Connection) -> bool:
+        """Whether it cannot go over to another worker: its PROXY header, which says who the client is, would not."""
+        return connection.via is not None and connection.via.greeted
+
+    def _stay(self, connection: Connection) -> None:
+        """Let it have one more answer, which says that the connection ends, if a request comes soon."""
+        connection.reader = connection.reader or RequestReader()  # the full way: in the memo is what goes on
+        connection.deadline = min(connection.deadline, self._clock.now + DRAIN_GRACE_S)
+        self._watch(connection, _IN)
 
     def _unwatch(self, connection: Connection) -> None:
         if connection.watched:
@@ -943,51 +1071,3 @@ class Connections:
     def _park(self, connection: Connection, seconds: float) -> None:
         connection.deadline = self._clock.now + seconds
         self._parking.put(connection)
-
-    def _record(self, connection: Connection, head: bytes, status: int, content_bytes: int) -> None:
-        if self._slow is not None:
-            self._look_how_long(connection, head, status, content_bytes, self._slow)
-        noted = status >= FAILED and self._failures is not None
-        if self._access is None and not noted:
-            return
-        if not connection.peer:
-            connection.peer = peer_name(connection.socket)
-        if self._access is not None:
-            self._access.record(connection.peer, head, status, content_bytes)
-        if noted:
-            assert self._failures is not None
-            took = time.monotonic() - (connection.began or connection.heard or self._clock.now)
-            self._failures.note(
-                connection.peer,
-                head,
-                status,
-                content_bytes,
-                duration_us=max(0, int(took * 1e6)),
-                queue_us=None if connection.answered else connection.waited_ns // 1000,
-            )
-
-    def _look_how_long(self, connection: Connection, head: bytes, status: int, content_bytes: int, slow: Slow) -> None:
-        """Tell of a request that took long, and where its time went."""
-        now, began = time.monotonic(), connection.began or self._clock.now
-        queue = 0.0 if connection.answered else connection.waited_ns / _NS
-        heard = connection.heard or began
-        took = queue + now - heard
-        if took < slow.after_s:
-            return
-        if not connection.peer:
-            connection.peer = peer_name(connection.socket)
-        sending = max(0.0, now - connection.worked - connection.sending) if connection.sending else 0.0
-        known = Times(queue, max(0.0, began - heard), connection.worked, sending, 0.0)
-        slow.note(connection.peer, head, status, content_bytes, known._replace(serving=max(0.0, took - sum(known))))
-
-
-def peer_name(client: socket.socket) -> bytes:
-    """Return a client's address for a log: without port, IPv4 as such also on a dual-stack listener."""
-    try:
-        address = client.getpeername()
-    except OSError:
-        return b"-"
-    if client.family == socket.AF_UNIX:
-        return b"unix:"
-    host = str(address[0])
-    return host.removeprefix("::ffff:").encode() if "." in host else host.encode()

@@ -48,6 +48,7 @@ class Failures:
         status: int,
         content_bytes: int,
         *,
+        request_id: bytes = b"",
         duration_us: int | None = None,
         queue_us: int | None = None,
     ) -> None:
@@ -69,6 +70,8 @@ class Failures:
             "DURATION_US": duration_us,
             "QUEUE_US": queue_us,
         }
+        if request_id:
+            fields["REQUEST_ID"] = request_id
         if rest:
             fields |= {name: escape(value) for name, of in _FIELDS.items() if (value := field(head, of))}
         level = logging.WARNING if status >= 500 else logging.INFO

@@ -20,7 +20,7 @@ import setproctitle
 
 from pyserver import landlock
 from pyserver.clock import Clock
-from pyserver.config import Config, Site
+from pyserver.config import Config, Log, Site
 from pyserver.files.codings import CODINGS
 from pyserver.files.resolve import RootError
 from pyserver.handlers import router
@@ -36,8 +36,12 @@ from pyserver.worker.accesslog import AccessLog
 from pyserver.worker.admission import Admission
 from pyserver.worker.connection import Connections
 from pyserver.worker.failures import Failures, share_of
+from pyserver.worker.jsonlog import JsonLog
 from pyserver.worker.pool import Pool
+from pyserver.worker.proxies import Proxies
+from pyserver.worker.records import Records
 from pyserver.worker.slow import Slow
+from pyserver.worker.tracing import Tracing
 
 log = logging.getLogger("pyserver")
 
@@ -60,7 +64,7 @@ def run(assignment: Assignment) -> int:
         sites = router.build(
             config.sites, config.limits, clock, submit=submit if followers else None, on_switch=memo.forget
         )
-        access = None if config.log.access == "off" else AccessLog(config.log.access, clock)
+        access = _access_log(config.log, clock, slot)
     except RootError as error:
         log.error("%s", error)  # noqa: TRY400  for the administrator, not our stack
         return _EX_CONFIG
@@ -77,20 +81,21 @@ def run(assignment: Assignment) -> int:
     table = assignment.clients
     admission = None if table is None else Admission(config.clients, table, slot, clock, tally)
     slow = Slow(slot, config.log.slow, clock) if config.log.slow else None
+    proxies = Proxies(config.proxies, assignment.origins, clock) if config.proxies.trusted else None
     connections = Connections(
         sites,
         assignment.origins,
         config.limits,
         clock,
         tally,
-        access,
+        Records(clock, access, failures, slow, proxies),
         poll,
         capacity,
         memo,
-        failures,
         admission,
         others,
-        slow=slow,
+        proxies=proxies,
+        tracing=Tracing(config.tracing) if config.tracing.wanted else None,
     )
     pool = Pool(assignment, connections, clock, tally, access, poll, leave=lambda: os._exit(0))
     # What is here now stays: out of the collector's sight it is neither walked nor copied.
@@ -103,6 +108,12 @@ def run(assignment: Assignment) -> int:
     if slow is not None:
         slow.close()
     return 0
+
+
+def _access_log(options: Log, clock: Clock, slot: int) -> AccessLog | None:
+    if options.access == "off":
+        return None
+    return AccessLog(options.access, clock) if options.format == "combined" else JsonLog(options.access, clock, slot)
 
 
 def _others(assignment: Assignment, clock: Clock) -> dict[int, Handler]:

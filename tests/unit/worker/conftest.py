@@ -4,6 +4,7 @@ import select
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from pyserver.ipc.stats import Tally
 from pyserver.limits import FILE_IN_MEMORY_MAX_BYTES
 from pyserver.worker.accesslog import AccessLog
 from pyserver.worker.connection import Connections, Job
+from pyserver.worker.records import Records
 
 # Too large to be kept in memory.
 LARGE_BYTES = 3 * FILE_IN_MEMORY_MAX_BYTES
@@ -50,18 +52,33 @@ class Hall:
         self.memo = Memo(1 << 20)
         handler = StaticSite(settings, self.root, self.clock, FileCache(1 << 20, 100))
         handler.on_switch = self.memo.forget
+        self.handler = handler
+        self.parts: dict[str, Any] = {}
+        self.connections: Connections
+        self.equip(access=self.access, memo=self.memo)
+        self.opened: list[socket.socket] = []
+
+    def equip(self, **parts: Any) -> None:  # noqa: ANN401  of several types
+        """Give the worker further parts, before it has clients."""
+        assert not self.parts or not self.connections.table
+        self.parts |= parts
+        if parts.get("access"):
+            self.access = parts["access"]
+        of = self.parts.get
         self.connections = Connections(
-            handler,
+            self.handler,
             (Origin("http", socket.AF_UNIX),),
             LIMITS,
             self.clock,
             self.tally,
-            self.access,
+            Records(self.clock, of("access"), of("failures"), of("slow"), of("proxies")),
             self.poll,
             64,
-            self.memo,
+            self.parts["memo"],
+            of("admission"),
+            proxies=of("proxies"),
+            tracing=of("tracing"),
         )
-        self.opened: list[socket.socket] = []
 
     def client(self, first: bytes = b"", *, buffer: int = 0) -> socket.socket:
         """A client that is connected, has sent `first`, and was passed to this worker."""

@@ -30,7 +30,8 @@ from pyserver.limits import (
     SHOWN_AFTER_S,
     STALL_BYTES,
 )
-from pyserver.worker.connection import Job, Phase, peer_name
+from pyserver.worker.connection import Job, Phase
+from pyserver.worker.records import peer_name
 
 # A deadline may be noticed two ticks late.
 LATE = 2 / PARKING_TICKS_PER_S

@@ -1,5 +1,6 @@
 """With the memo and without it every answer is the same, and a change on the disk is seen in the next second."""
 
+import json
 import os
 import re
 import socket
@@ -12,7 +13,12 @@ from hypothesis import strategies as st
 from tests.unit.files.process import as_nobody
 from tests.unit.worker.conftest import Hall
 
+from pyserver.config import Proxies, Tracing
 from pyserver.handlers.memo import Memo
+from pyserver.ipc.assignment import Origin
+from pyserver.worker import proxies as worker_proxies
+from pyserver.worker import tracing as worker_tracing
+from pyserver.worker.jsonlog import JsonLog
 
 BOUNDARY = re.compile(rb"[0-9a-f]{16,}")
 
@@ -103,7 +109,7 @@ def halls(site: Path, tmp_path: Path) -> Iterator[tuple[Hall, Hall]]:
     (site / "folder" / "index.html").write_bytes(b"folder")
     os.utime(site / "small.txt", (1_000_000_000, 1_000_000_000))
     with_memo, without = Hall(site, tmp_path / "log"), Hall(site, tmp_path / "other-log")
-    without.connections._memo = Memo(0)
+    without.equip(memo=Memo(0))
     without.clock.second = with_memo.clock.second
     yield with_memo, without
     with_memo.close()
@@ -131,6 +137,7 @@ def counted(hall: Hall) -> dict[str, object]:
         "answer_time",
         "answer_times",
         "queue_waits",
+        "file_cache_misses",  # a look that is quick enough is none
     }
     return {name: getattr(hall.tally, name) for name in names}
 
@@ -317,3 +324,67 @@ def test_pipelined_heads_are_taken_apart(hall: Hall) -> None:
         hall.turn()
         assert client.recv(99999).count(b"HTTP/1.1 200") == 3
     assert GET * 3 not in hall.memo.answers
+
+
+# What an answer or its line in the log has of its own, and the memo knows nothing of. Each row is a feature: how it is
+# switched on, what is sent before the first head, and by what a field of a head names the client.
+OWN = {
+    "the client of a PROXY header": ({"protocol": "proxy"}, {}, b"PROXY TCP4 192.0.2.%d 198.51.100.1 4711 80\r\n", b""),
+    "the client of X-Forwarded-For": ({"protocol": "x-forwarded-for"}, {}, b"", b"X-Forwarded-For: 192.0.2.%d\r\n"),
+    "the client of Forwarded": ({"protocol": "forwarded"}, {}, b"", b"Forwarded: for=192.0.2.%d\r\n"),
+    "the identity of a request": ({"protocol": "off"}, {"request_id": True}, b"", b""),
+    "the identity that a proxy gave": ({"protocol": "off"}, {"request_id": True}, b"", b"X-Request-ID: id-%d\r\n"),
+    "how long it took": ({"protocol": "off"}, {"server_timing": True}, b"", b""),
+    "all of it": (
+        {"protocol": "x-forwarded-for"},
+        {"request_id": True, "server_timing": True},
+        b"",
+        b"X-Request-ID: id-%d\r\nX-Forwarded-For: 192.0.2.%d\r\n",
+    ),
+}
+DATE = re.compile(rb"\r\nDate: [^\r\n]*")
+OWN_LINES = re.compile(rb"\r\n(?:X-Request-ID|Server-Timing): [^\r\n]*(?=\r\n)")
+
+
+@pytest.mark.parametrize(("proxies", "tracing", "header", "field"), OWN.values(), ids=OWN)
+def test_the_memo_hides_nothing_of_a_requests_own(
+    site: Path, tmp_path: Path, proxies: dict[str, str], tracing: dict[str, bool], header: bytes, field: bytes
+) -> None:
+    """Three clients in turn, each asking for the same three things, with the memo and without it."""
+    seen = []
+    for name, memo in (("with", None), ("without", Memo(0))):
+        hall = Hall(site, tmp_path / name)
+        hall.equip(memo=memo or hall.memo)
+        options = Proxies(trusted=("unix:http",), **proxies)  # type: ignore[arg-type]
+        hall.equip(proxies=worker_proxies.Proxies(options, (Origin("http", socket.AF_UNIX),), hall.clock))
+        if tracing:
+            hall.equip(tracing=worker_tracing.Tracing(Tracing(**tracing)))
+        hall.equip(access=JsonLog(str(hall.log), hall.clock, 0))
+        answers = []
+        for client in (1, 2, 3):
+            begin = header % client if header else b""
+            own = field % ((client,) * field.count(b"%d"))
+            for target in (b"/small.txt", b"/missing", b"/small.txt") * 2:
+                data = b"GET %b HTTP/1.1\r\nHost: x\r\n%b\r\n" % (target, own)
+                got, _ = said(hall, begin + data)
+                answers.append((OWN_LINES.sub(b"", got), OWN_LINES.findall(got)))
+        entries = [json.loads(line) for line in hall.lines()]
+        assert len(entries) == len(answers) == 18
+        assert bool(hall.connections._memo.answers) is (memo is None)
+        for entry, (_, lines) in zip(entries, answers, strict=True):
+            assert len(lines) == len(tracing)
+            if "request_id" in tracing:
+                assert lines[0].endswith(b" " + (entry["request_id"].encode() if b"-ID" in field else b"(boundary)"))
+        clients = [entry["client"] for entry in entries]
+        assert clients == [
+            f"192.0.2.{number}" if b"192" in header + field else "unix:" for number in (1, 2, 3) for _ in range(6)
+        ]
+        if b"-ID" in field:
+            assert [entry["request_id"] for entry in entries] == [
+                f"id-{number}" for number in (1, 2, 3) for _ in range(6)
+            ]
+        elif "request_id" in tracing:
+            assert len({entry["request_id"] for entry in entries}) == 18
+        seen.append([answer for answer, _ in answers])
+        hall.close()
+    assert [DATE.sub(b"", answer) for answer in seen[0]] == [DATE.sub(b"", answer) for answer in seen[1]]

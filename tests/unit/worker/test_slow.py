@@ -115,8 +115,7 @@ def test_what_was_left_out_is_told_at_the_end(told: list[logging.LogRecord]) -> 
 @pytest.fixture
 def slow(hall: Hall) -> Hall:
     """A worker that tells of what takes longer than 60 ms."""
-    hall.connections._slow = Slow(0, 0.06, hall.clock)
-    hall.connections._recording = True
+    hall.equip(slow=Slow(0, 0.06, hall.clock))
     hall.clock.turn()
     return hall
 
@@ -137,7 +136,7 @@ def pass_time(hall: Hall, seconds: float = 0.1) -> None:
 
 
 def test_what_is_quick_is_not_told(slow: Hall, told: list[logging.LogRecord]) -> None:
-    slow.connections._slow = Slow(0, 60.0, slow.clock)
+    slow.connections.records._slow = Slow(0, 60.0, slow.clock)
     client = slow.client(GET + GET)
     slow.turn()
     assert heard(client).count(b"small\n") == 2
@@ -152,7 +151,7 @@ def test_the_wait_in_the_queue_counts(slow: Hall, told: list[logging.LogRecord])
     slow.connections.adopt(theirs.detach(), 0, waited_ns=5_000_000_000)
     slow.turn()
     assert phase_of(told) == "queue"
-    slow.connections._slow = Slow(0, 4.0, slow.clock)
+    slow.connections.records._slow = Slow(0, 4.0, slow.clock)
     ours.sendall(GET)
     slow.turn()
     assert len(told) == 1, "once for a connection"
@@ -165,7 +164,7 @@ def test_a_client_that_is_slow_to_ask(slow: Hall, told: list[logging.LogRecord],
     client.sendall(GET[20:] if first == GET[:20] else b"bc")
     slow.turn()
     assert phase_of(told) == "reading"
-    slow.connections._slow = Slow(0, 0.0, slow.clock)
+    slow.connections.records._slow = Slow(0, 0.0, slow.clock)
     client.sendall(GET)
     slow.turn()
     assert int(fields_of(told[1])["READING_US"]) == 0, "the next request has its own times"
