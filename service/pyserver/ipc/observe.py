@@ -246,6 +246,8 @@ def as_text(seen: Snapshot) -> str:
         lines.append(f"reloads     {seen.reloads}, the last {_when(seen.reloaded)}")
     trouble = {
         "ended by a deadline": totals["deadlines"],
+        "ended for being too slow": totals["too_slow"],
+        "refused after too long a wait": totals["shed"],
         "connections over a client's limit": totals["limited_open"] + totals["limited_connections"],
         "requests over a client's limit": totals["limited_requests"],
         "lost": totals["connections_lost"],

@@ -49,7 +49,9 @@ from pyserver.limits import (
 from pyserver.worker.accesslog import AccessLog
 from pyserver.worker.admission import Admission
 from pyserver.worker.failures import FAILED, Failures
+from pyserver.worker.pace import Pace, Paces
 from pyserver.worker.parking import Parking
+from pyserver.worker.shedding import Shedding
 from pyserver.worker.transport import SEND, SEND_MORE, Outcome, Outgoing, send_at_once, untaken
 
 log = logging.getLogger("pyserver")
@@ -111,9 +113,11 @@ class Connection:
         "mark",
         "origin",
         "outgoing",
+        "pace",
         "peer",
         "phase",
         "reader",
+        "received",
         "request",
         "socket",
         "taken",
@@ -131,7 +135,7 @@ class Connection:
         self.deadline = deadline
         self.bucket = 0
         self.answered = 0  # requests
-        # The deadline is that of a head, and does not move, as long as this equals `answered`; -1: of something else.
+        # The deadline is that of a head, and does not move, as long as this equals `answered`; below 0: of another.
         self.head_of = 0
         self.request: Request | None = None  # whose content is being discarded, or whose answer is under way
         self.outgoing: Outgoing | None = None  # an answer that did not go out at once
@@ -142,11 +146,20 @@ class Connection:
         self.unblocked = False  # the socket is in non-blocking mode
         self.peer = b""  # address, when somebody asked
         self.counted: Places | None = None  # where its client is, if it has limits
+        self.received = 0  # bytes, of what came in part
+        self.pace: Pace[Connection] | None = None  # how fast it is, once it was waited for, if there is a minimum
 
     @property
     def idle(self) -> bool:
         """Whether nothing of a request is here and nothing of an answer is left."""
         return self.phase is Phase.READING and self.request is None and not self.begun
+
+    @property
+    def owes(self) -> bool:
+        """Whether it is the client's turn: to send the rest of a request, or to take the rest of an answer."""
+        if self.phase is Phase.READING:
+            return self.request is not None or self.begun
+        return self.phase is Phase.SENDING
 
     @property
     def begun(self) -> bool:
@@ -171,6 +184,7 @@ class Connections:
         failures: Failures | None = None,
         admission: Admission | None = None,
         others: Mapping[int, Handler] | None = None,
+        queue_wait: float = 0.0,
     ) -> None:
         self.table: dict[int, Connection] = {}  # by descriptor
         self.jobs: deque[Job] = deque()  # for worker.pool
@@ -191,19 +205,34 @@ class Connections:
         self._poll = poll
         self._capacity = capacity
         self._memo = memo
+        self.shedding = Shedding(queue_wait, clock)
+        self._bounds = memo.bounds
+        self._paces: Paces[Connection] | None = None  # None: a client may be as slow as its deadlines let it
+        if limits.receive_rate or limits.send_rate:
+            self._paces = Paces(limits, clock)
+        self._requests = limits.requests  # of one connection; 0: as many as it likes
+        # What head_of is between two requests. If they are counted, each wait goes the full way: the last is not to be
+        # answered from the memo, which does not know that it is the last.
+        self._between = -2 if limits.requests else -1
         self._parking: Parking[Connection] = Parking(clock.now)
         self._tidied = clock.second
         self._tidy_at = inf  # sooner than in the next second
 
     # -- events, called by worker.pool ---------------------------------------------------------
 
-    def adopt(self, fd: int, origin: int, *, parked: bool = False) -> None:
-        """Take over a client that the master passed on, and read from it at once."""
+    def adopt(self, fd: int, origin: int, *, parked: bool = False, queued: float = 0.0) -> None:
+        """Take over a client that the master passed on, and read from it at once.
+
+        `queued`: the seconds that it waited, or one of those that came with it.
+        """
         client = _Socket(self._origins[origin].family, socket.SOCK_STREAM, 0, fd)
         connection = Connection(client, fd, self._clock.now + self._limits.head_deadline, origin)
         if origin in self._others:
             # No limit for administrators, who look when there is too much of all; who has a reader goes the full way.
-            connection.reader = RequestReader()
+            connection.reader = RequestReader(self._bounds)
+        elif queued > self.shedding.bound and self.shedding.overdue(fd):
+            self._shed(connection)
+            return
         elif self._admission is not None and not self._admit(connection, self._admission, parked=parked):
             self._tally.connections += 1
             client.close()
@@ -213,6 +242,8 @@ class Connections:
             connection.answered = 1
         else:
             self._tally.connections += 1
+        if self._requests and self._is_last(connection):
+            connection.reader = RequestReader(self._bounds)
         self.readable(connection)
 
     @staticmethod
@@ -227,6 +258,36 @@ class Connections:
             return False
         connection.counted = places
         return True
+
+    def _shed(self, connection: Connection) -> None:
+        """Refuse a client that has waited too long, whatever it wants: the time is for those that still wait."""
+        self.table[connection.fd] = connection
+        tally = self._tally
+        tally.connections += 1
+        tally.shed += 1
+        try:
+            data = connection.socket.recv(RECV_BYTES, _DONTWAIT)
+        except BlockingIOError:
+            data = b""
+        except OSError:
+            self.close(connection)
+            return
+        response = self.shedding.answer(head_only=data.startswith(b"HEAD "))
+        tally.bytes_received += len(data)
+        tally.requests += 1
+        tally.memo_misses += 1
+        tally.apart += 1  # how long it took is in the queue's wait
+        tally.classes[5] += 1
+        self._record(connection, data[:TARGET_MAX_BYTES], response.status, response.content_bytes)
+        try:
+            tally.bytes_sent += connection.socket.send(response.wire, SEND)
+        except OSError:
+            self.close(connection)
+            return
+        if data.endswith(b"\r\n\r\n"):  # all is read that will come: no reset can take the answer away
+            self.close(connection)
+        else:
+            self._linger(connection)
 
     def ready(self, connection: Connection) -> None:
         """Go on with a connection that epoll reports."""
@@ -258,7 +319,8 @@ class Connections:
         if reader is None:
             if self._at_once(connection, data):
                 return
-            reader = connection.reader = RequestReader()
+            reader = connection.reader = RequestReader(self._bounds)
+        connection.received += len(data)
         reader.feed(data)
         self.serve(connection)
 
@@ -296,6 +358,7 @@ class Connections:
                 self._failures.turn()
             if self._admission is not None:
                 self._admission.turn()
+            self.shedding.turn()
             self.jobs += [Job(look.run, partial(self._looked_again, look)) for look in self._sites.tidy()]
         for connection in self._parking.due(now):
             phase = connection.phase
@@ -308,11 +371,18 @@ class Connections:
                 self._parking.put(connection)
                 continue
             self._tally.deadlines += phase is not _LINGERING
-            if phase is Phase.READING and (connection.begun or connection.request is not None):
-                # RFC 9110 15.5.9: it began a request and did not finish it in time.
-                self._refuse(connection, 408)
-            else:
-                self.close(connection)
+            self._too_late(connection)
+        if self._paces is not None:
+            for connection in self._paces.too_slow(now):
+                self._tally.too_slow += 1
+                self._too_late(connection)
+
+    def _too_late(self, connection: Connection) -> None:
+        if connection.phase is Phase.READING and (connection.begun or connection.request is not None):
+            # RFC 9110 15.5.9: it began a request and did not finish it in time.
+            self._refuse(connection, 408)
+        else:
+            self.close(connection)
 
     def drain(self, how: int) -> None:
         """Finish what is under way, and take nothing new; said again, it may be another way."""
@@ -394,14 +464,19 @@ class Connections:
                 self._tally.memo_misses += 1
                 return self._send(connection, request, too_many)
         sites = self._others.get(connection.origin, self._sites) if self._others else self._sites
-        answer = sites.respond(request, lifecycle.persistence(request, self.draining))
+        last = self._requests > 0 and self._is_last(connection)
+        answer = sites.respond(request, lifecycle.persistence(request, self.draining or last))
         if isinstance(answer, Pending):
             self._hand_over(connection, request, answer)
             return False
         self._tally.memo_misses += 1
-        if sites is self._sites:
+        if sites is self._sites and not last:
             self._memo.keep(request, answer, self._clock.second)
         return self._send(connection, request, answer)
+
+    def _is_last(self, connection: Connection) -> bool:
+        """Whether the next request of a connection is the last one it may have, where there is such a limit."""
+        return connection.answered + 1 >= self._requests and connection.origin not in self._others
 
     def _too_many(self, connection: Connection, request: Request) -> Response | None:
         """Return the answer to a request that is one too many of its client (RFC 6585 4), None if it is not."""
@@ -410,7 +485,8 @@ class Connections:
         after = self._admission.request(connection.counted, connection.socket)
         if not after:
             return None
-        keep = lifecycle.persistence(request, self.draining)
+        last = self._requests > 0 and self._is_last(connection)
+        keep = lifecycle.persistence(request, self.draining or last)
         return error_response(
             429,
             date=imf_fixdate(self._clock.second),
@@ -486,6 +562,8 @@ class Connections:
             # Most wait so: between two requests, as before the last one, so the deadline only moves later.
             connection.deadline = now + limits.keep_alive
             return
+        if self._paces is not None and (connection.request is not None or connection.begun):
+            self._paces.watch(connection)
         if connection.request is not None:
             if connection.mark == 0:  # content: one budget for all of it, from its first wait on
                 connection.mark = 1
@@ -501,8 +579,9 @@ class Connections:
             if self._moving:
                 self._return(connection)
                 return
-            connection.reader = RequestReader() if connection.origin in self._others else None
-            connection.head_of = -1
+            full_way = connection.origin in self._others or (self._requests > 0 and self._is_last(connection))
+            connection.reader = RequestReader(self._bounds) if full_way else None
+            connection.head_of = self._between
             connection.mark = 0
             connection.deadline = now + limits.keep_alive
         elif self._moving:
@@ -613,6 +692,8 @@ class Connections:
                 connection.mark = outgoing.sent
                 connection.taken = outgoing.sent - untaken(connection.socket)
                 connection.deadline = self._clock.now + self._limits.send_stall
+            if self._paces is not None:
+                self._paces.watch(connection)
             self._watch(connection, _OUT)
         elif outcome is Outcome.DISK:
             self._hand_over_sending(connection, outgoing)
@@ -727,6 +808,9 @@ class Connections:
         if connection.counted is not None:
             assert self._admission is not None
             self._admission.leave(connection.counted)
+        if connection.pace is not None:
+            assert self._paces is not None
+            self._paces.forget(connection)
         if not at_work:  # a follower may be sending on it; see _was_closed
             connection.socket.close()  # and with it, out of epoll
 

@@ -27,7 +27,7 @@ from pyserver.ipc.channel import Drain, Full, Garbled, Gone, Kind, Message
 from pyserver.ipc.messages import DOOMED_FROM
 from pyserver.ipc.semaphores import Stuck
 from pyserver.ipc.stats import Tally
-from pyserver.limits import MUTEX_PATIENCE_S, ROUND_S
+from pyserver.limits import BATCH_MAX, MUTEX_PATIENCE_S, ROUND_S
 from pyserver.sd.journal import NOTICE
 from pyserver.worker.accesslog import AccessLog
 from pyserver.worker.connection import Connections, Job
@@ -176,6 +176,7 @@ class Pool:
             self._take_or_not(now)
             if not self._taking:
                 self._obey()
+                self._shed()
         if self._uncounted and time.monotonic() >= self._settle_at:
             self._settle()
         if connections.returning:
@@ -215,6 +216,23 @@ class Pool:
         elif not connections.full and not self._taking:
             self._poll.modify(self._channel, select.EPOLLIN)
             self._taking = True
+
+    def _shed(self) -> None:
+        """While we leave new connections in the channel, refuse those that have waited too long: they cost no place."""
+        bound, table = self._connections.shedding.bound, self._connections.table
+        most = len(table) + BATCH_MAX  # among those that came with one that is too old may be some that are not
+        while len(table) < most and self._words[self._state_at] < DOOMED_FROM:
+            try:
+                first = self._end.first()
+            except Garbled:  # told when it is taken
+                return
+            if (
+                first is None
+                or first.kind is not Kind.CONNECTIONS
+                or time.monotonic_ns() - first.stamp_ns <= bound * _NS
+            ):
+                return
+            self._receive()
 
     def _has_drained(self, now: float) -> bool:
         connections = self._connections
@@ -269,14 +287,16 @@ class Pool:
         self._uncounted += message.carried
         if time.monotonic() >= self._settle_at:
             self._settle()
-        self._tally.waited(time.monotonic_ns() - message.stamp_ns, message.carried)
+        waited_ns = time.monotonic_ns() - message.stamp_ns
+        self._tally.waited(waited_ns, message.carried)
+        queued = waited_ns / _NS if message.kind is Kind.CONNECTIONS else 0.0
         lost = message.carried - len(descriptors)
         if lost:
             self._tally.connections_lost += lost
             log.error("%d connections lost: the limit of open files is reached (LimitNOFILE=)", lost)
         for descriptor in descriptors:
             try:
-                self._connections.adopt(descriptor, message.listener, parked=message.kind is Kind.PARKED)
+                self._connections.adopt(descriptor, message.listener, parked=message.kind is Kind.PARKED, queued=queued)
             except Exception as error:  # noqa: BLE001  _failed logs it
                 self._failed(error)
                 connection = self._connections.table.get(descriptor)

@@ -13,6 +13,7 @@ from pyserver.files.resolve import Root, WouldBlock
 from pyserver.handlers.cache import FileCache
 from pyserver.handlers.memo import Memo
 from pyserver.handlers.static import StaticSite
+from pyserver.http.scanner import Bounds
 from pyserver.ipc.assignment import Origin
 from pyserver.ipc.stats import Tally
 from pyserver.limits import FILE_IN_MEMORY_MAX_BYTES
@@ -39,7 +40,14 @@ class ColdRoot(Root):
 class Hall:
     """Where clients come in; nothing happens in it until turn() is called, and no time passes until wait() is."""
 
-    def __init__(self, site: Path, log: Path, errors: Mapping[int, str] | None = None) -> None:
+    def __init__(
+        self,
+        site: Path,
+        log: Path,
+        errors: Mapping[int, str] | None = None,
+        limits: Limits = LIMITS,
+        queue_wait: float = 30.0,
+    ) -> None:
         self.clock = Clock()
         self.tally = Tally()
         self.poll = select.epoll()
@@ -47,23 +55,26 @@ class Hall:
         self.access = AccessLog(str(log), self.clock)
         self.root = ColdRoot(str(site))
         settings = Site(str(site), precompressed=False, errors=errors or {})
-        self.memo = Memo(1 << 20)
+        self.memo = Memo(1 << 20, Bounds(limits.head_bytes, limits.target_bytes, limits.head_fields))
         handler = StaticSite(settings, self.root, self.clock, FileCache(1 << 20, 100))
         handler.on_switch = self.memo.forget
         self.connections = Connections(
             handler,
             (Origin("http", socket.AF_UNIX),),
-            LIMITS,
+            limits,
             self.clock,
             self.tally,
             self.access,
             self.poll,
             64,
             self.memo,
+            queue_wait=queue_wait,
         )
         self.opened: list[socket.socket] = []
 
-    def client(self, first: bytes = b"", *, buffer: int = 0) -> socket.socket:
+    def client(
+        self, first: bytes = b"", *, buffer: int = 0, queued: float = 0.0, parked: bool = False
+    ) -> socket.socket:
         """A client that is connected, has sent `first`, and was passed to this worker."""
         ours, theirs = socket.socketpair()
         if buffer:
@@ -71,7 +82,7 @@ class Hall:
         ours.setblocking(False)
         ours.sendall(first)
         self.opened.append(ours)
-        self.connections.adopt(theirs.detach(), 0)
+        self.connections.adopt(theirs.detach(), 0, parked=parked, queued=queued)
         return ours
 
     def turn(self) -> None:
