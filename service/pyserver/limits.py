@@ -12,6 +12,7 @@ MIB: Final = 1024 * KIB
 
 # -- what a client may send (enforced by http.reader) ------------------------------------
 
+# The defaults of the options limits.head_bytes, limits.target_bytes and limits.head_fields.
 # Request line and fields together. 431 beyond it. Elsewhere: h11 16 KiB, nginx 4 buffers of 8 KiB, gunicorn
 # 100 fields of 8 KiB. Browsers stay below 8 KiB unless cookies run wild.
 HEAD_MAX_BYTES: Final = 32 * KIB
@@ -92,6 +93,9 @@ CLIENTS_TOLD_MAX: Final = 16
 
 # Descriptors in one message. SCM_RIGHTS allows 253; 16 is where the gain of a batch levels off.
 BATCH_MAX: Final = 16
+
+# How many clients were refused for it is told in the log, and then not again for so long.
+SHED_TOLD_S: Final = 10.0
 
 # Rest after the kernel said EMFILE or ENFILE at accept: long enough not to spin, short enough not to be seen.
 ACCEPT_PAUSE_S: Final = 0.1

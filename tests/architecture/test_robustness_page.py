@@ -25,7 +25,7 @@ def test_each_row_of_faults_names_its_test() -> None:
 
 def test_deadlines_have_the_defaults_of_the_table() -> None:
     found = re.findall(r"\| `((?:limits|server)\.[a-z_]+)` \| ([0-9]+) s \|", PAGE)
-    assert len(found) == 5
+    assert len(found) == 6
     assert {name: float(value) for name, value in found} == {name: OPTIONS[name].default for name, _ in found}
 
 

@@ -1,9 +1,12 @@
 """More clients than room: they wait in the kernel, nothing spins, and everybody is answered in the end."""
 
+import contextlib
 import signal
+import socket
 import time
 
-from tests.service.client import request
+import pytest
+from tests.service.client import Client, request
 from tests.service.conftest import Serve
 from tests.service.harness import Server, cpu_seconds, wait_until
 
@@ -34,6 +37,56 @@ def test_full_queue_leaves_clients_in_the_backlog(serve: Serve) -> None:
     wait_until(lambda: server.look().empty_slots == 4)
     wait_until(lambda: server.counters()["connections"] == 40)
     assert server.generations() == {0: 1, 1: 1}
+
+
+def balanced(server: Server) -> bool:
+    """Nobody waits, and no place is lost."""
+    seen = server.look()
+    return (seen.filled_slots, seen.empty_slots, seen.in_hand) == (0, seen.capacity, 0)
+
+
+@pytest.mark.parametrize("queue", [1024, 4], ids=["in the queue", "in the kernel"])
+def test_who_has_waited_too_long_is_refused(serve: Serve, queue: int) -> None:
+    """RFC 9110 15.6.4: at once, with Retry-After, and counted; who comes then is served."""
+    server = serve(settings={**PATIENT, "server.queue": queue, "server.queue_wait": 2})
+    pids = server.stop_workers()
+    with server.clients(40, within=15) as clients:
+        for client in clients:
+            client.send(request("/small.txt"))
+        wait_until(lambda: server.look().filled_slots == min(queue, 40))
+        time.sleep(2.5)
+        for pid in pids:
+            server.kill_process(pid, signal.SIGCONT)
+        answers = [client.answer() for client in clients]
+        assert all(client.ended() for client in clients)
+    assert {(answer.status, answer.fields["retry-after"], answer.persists) for answer in answers} == {(503, "2", False)}
+    assert server.counters()["shed"] == 40
+    wait_until(lambda: balanced(server))
+    wait_until(lambda: server.ask("/small.txt", within=15).status == 200, within=20)
+    wait_until(lambda: server.logged(r"clients refused, which had waited for more than 2 s"))
+    assert "refused after too long a wait" in server.status().stdout
+
+
+def test_administrators_are_never_refused(serve: Serve) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as public, socket.create_server(("127.0.0.1", 0)) as admin:
+        server = serve(
+            listeners=[("http", public), ("admin", admin)],
+            bind=(),
+            settings={**PATIENT, "server.queue": 4, "server.queue_wait": 1},
+        )
+        pids = server.stop_workers()
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(Client(public.getsockname(), within=15)) for _ in range(20)]
+            for client in clients:
+                client.send(request("/small.txt"))
+            wait_until(lambda: server.look().filled_slots == 4)
+            administrator = stack.enter_context(Client(admin.getsockname(), within=15))
+            administrator.send(request("/healthz"))
+            time.sleep(1.5)
+            for pid in pids:
+                server.kill_process(pid, signal.SIGCONT)
+            assert administrator.answer().content == b"alive\n"
+            assert {client.answer().status for client in clients} == {503}
 
 
 def test_queue_of_one(serve: Serve) -> None:

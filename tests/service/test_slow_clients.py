@@ -1,11 +1,12 @@
 """Slow clients, hundreds of them: none holds a thread, each has its deadline, and a good client notices nothing."""
 
+import contextlib
 import hashlib
 import time
 from pathlib import Path
 
 import pytest
-from tests.service.client import Client, Reset, Truncated, request
+from tests.service.client import Client, Reset, Slow, Truncated, request
 from tests.service.conftest import Serve
 from tests.service.harness import Server, wait_until
 
@@ -103,6 +104,34 @@ def test_content_that_does_not_come_has_a_deadline(serve: Serve) -> None:
         assert 0.9 < time.monotonic() - began < 2.5
 
 
+@pytest.mark.parametrize("content", [False, True], ids=["head", "content"])
+def test_sender_below_the_minimum_rate_is_told_408(serve: Serve, content: bool) -> None:
+    """Its deadline would let it go on for a minute."""
+    server = serve(
+        settings={
+            "limits.receive_rate": 1000,
+            "limits.rate_period": 1,
+            "limits.head_deadline": 60,
+            "limits.body_deadline": 60,
+        }
+    )
+    with server.client(within=20) as client:
+        began = time.monotonic()
+        client.send(request("/", "Content-Length: 1000") if content else b"GET / HTTP/1.1\r\nX: ")
+        client.socket.settimeout(0.05)
+        while time.monotonic() < began + 20:
+            client.send(b"x")
+            with contextlib.suppress(Slow):
+                client.received += client.receive()
+                break
+        client.socket.settimeout(20)
+        assert client.answer().status == 408
+        assert client.ended()
+        assert time.monotonic() - began > 0.9
+    wait_until(lambda: server.counters()["too_slow"] == 1)
+    assert server.counters()["deadlines"] == 0
+
+
 @pytest.fixture
 def downloads(site: Path, large: bytes) -> Path:
     (site / "large.bin").write_bytes(large)
@@ -153,6 +182,48 @@ def test_stalled_reader_is_cut(serve: Serve, downloads: Path) -> None:
         with pytest.raises((Truncated, Reset)):
             client.answer()
     assert server.ask().status == 200
+
+
+def test_reader_below_the_minimum_rate_is_cut(serve: Serve, downloads: Path) -> None:
+    """It takes a little all the time, which its deadline would let it for a while."""
+    server = serve(settings={"limits.send_rate": 1_000_000, "limits.rate_period": 1, "limits.send_stall": 60})
+    with server.client(receive_buffer=32768, within=20) as client:
+        client.send(request("/large.bin"))
+        for _ in range(400):
+            if server.counters()["too_slow"]:
+                break
+            client.receive(1000)
+            time.sleep(0.05)
+        assert server.counters()["too_slow"] == 1
+        with pytest.raises((Truncated, Reset)):
+            client.answer()
+    assert server.counters()["deadlines"] == 0
+    assert server.ask().status == 200
+
+
+def test_bounds_of_a_head_are_options(serve: Serve) -> None:
+    server = serve(settings={"limits.head_bytes": 2048, "limits.target_bytes": 500, "limits.head_fields": 10})
+    for target, fields, status in (
+        ("/small.txt?" + "x" * 400, ["X: y"] * 8, 200),
+        ("/small.txt?" + "x" * 500, [], 414),
+        ("/small.txt", ["X: y"] * 20, 431),
+        ("/small.txt", ["X: " + "y" * 2048], 431),
+    ):
+        for _ in range(3):
+            answer = server.ask(target, *fields)
+            assert (answer.status, answer.persists) == (status, False)
+
+
+def test_connection_ends_after_its_requests(serve: Serve) -> None:
+    server = serve(settings={"limits.requests": 5})
+    for _ in range(3):
+        with server.client() as client:
+            assert [client.ask("/small.txt").persists for _ in range(5)] == [True] * 4 + [False]
+            assert client.ended()
+    with server.client() as client:  # all at once
+        client.send(request("/small.txt") * 8)
+        assert [client.answer().persists for _ in range(5)] == [True] * 4 + [False]
+        assert client.ended()
 
 
 def test_steady_reader_gets_all_of_it(serve: Serve, site: Path, large: bytes) -> None:

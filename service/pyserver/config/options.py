@@ -42,7 +42,7 @@ from pyserver.config.sitekinds import (
     PATTERN,
     words,
 )
-from pyserver.limits import MIB
+from pyserver.limits import FIELDS_MAX, HEAD_MAX_BYTES, KIB, MIB, TARGET_MAX_BYTES
 
 Bounds: TypeAlias = tuple[float, float]
 
@@ -86,6 +86,13 @@ class Server:
         default=1024,
         bounds=(1, 65536),
         unit="connections",
+    )
+    queue_wait: float = _option(
+        SECONDS,
+        "Who waits longer for a worker is refused with 503 and Retry-After; 0: nobody is.",
+        default=30.0,
+        bounds=(0, 3600),
+        unit="seconds",
     )
     drain: float = _option(
         SECONDS,
@@ -158,6 +165,55 @@ class Limits:
         default=30.0,
         bounds=(0.01, 3600),
         unit="seconds",
+    )
+    receive_rate: int = _option(
+        COUNT,
+        "Of a head or content that has begun, what a client must send; 0: its deadline is enough.",
+        default=0,
+        bounds=(0, 1_000_000_000),
+        unit="bytes a second",
+    )
+    send_rate: int = _option(
+        COUNT,
+        "Of its answer, what a client must take; 0: send_stall is enough.",
+        default=0,
+        bounds=(0, 1_000_000_000),
+        unit="bytes a second",
+    )
+    rate_period: float = _option(
+        SECONDS,
+        "What both rates are averaged over; a client that is slower in one such period is ended.",
+        default=5.0,
+        bounds=(0.25, 600),
+        unit="seconds",
+    )
+    requests: int = _option(
+        COUNT,
+        "Requests that a connection may have answered; the last answer ends it; 0: any number.",
+        default=0,
+        bounds=(0, 1_000_000_000),
+        unit="requests",
+    )
+    head_bytes: int = _option(
+        SIZE,
+        "Largest head of a request, request line and fields together; beyond it 431.",
+        default=HEAD_MAX_BYTES,
+        bounds=(KIB, MIB),
+        unit="bytes",
+    )
+    target_bytes: int = _option(
+        SIZE,
+        "Longest target of a request; beyond it 414.",
+        default=TARGET_MAX_BYTES,
+        bounds=(256, MIB),
+        unit="bytes",
+    )
+    head_fields: int = _option(
+        COUNT,
+        "Field lines in the head of a request; beyond it 431.",
+        default=FIELDS_MAX,
+        bounds=(8, 10_000),
+        unit="lines",
     )
     cache_bytes: int = _option(
         SIZE,

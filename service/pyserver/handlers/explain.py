@@ -19,6 +19,7 @@ from pyserver.http.dates import imf_fixdate
 from pyserver.http.errors import ProtocolError
 from pyserver.http.request import parse_head
 from pyserver.http.response import Response, error_response
+from pyserver.http.scanner import Bounds
 
 
 class Explanation(NamedTuple):
@@ -39,7 +40,8 @@ def explain(config: Config, head: bytes) -> Explanation:
     submit = _declined if config.server.threads > 1 else None  # as in worker.main
     sites = router.build(config.sites, config.limits, clock, trace=trace, submit=submit)
     try:
-        request = parse_head(head)
+        limits = config.limits
+        request = parse_head(head, bounds=Bounds(limits.head_bytes, limits.target_bytes, limits.head_fields))
     except ProtocolError as error:
         trace.refused(error)
         date = imf_fixdate(clock.second)

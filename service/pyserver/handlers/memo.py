@@ -18,6 +18,7 @@ not in those bytes:
 - the worker's end, after which answers say `Connection: close`: close() when it begins to drain;
 - content: what follows a head that announces some is not the next request, so such heads are never kept;
 - the listener: who comes by one at which something else answers than the sites is not looked up here, nor kept;
+- which request of its connection it is (limits.requests): the last one is not looked up here, nor is its answer kept;
 - the client's address: no answer depends on it. Limits by address (worker.admission) are applied before an answer from
   here is sent, and who the client behind a proxy is, is found outside of here (worker.proxies): once for a connection,
   before its first head, or for each request out of its head, to limit it and to write it down, no more. What an answer
@@ -39,6 +40,7 @@ from typing import Final
 from pyserver import limits
 from pyserver.http.request import Request, Section, only_head, plain
 from pyserver.http.response import Response
+from pyserver.http.scanner import USUAL, Bounds
 
 # Beside its bytes an entry is a tuple, a Request with what it holds, and a place in the order (tracemalloc: 700).
 _ENTRY_BYTES: Final = 700
@@ -56,11 +58,13 @@ class Memo:
         "_section_bytes",
         "_sections",
         "answers",
+        "bounds",
         "second",
     )
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, bounds: Bounds = USUAL) -> None:
         """Hold so many bytes at most, half for answers and half for sections; none: everything goes the full way."""
+        self.bounds = bounds  # of heads: those of the full way too, which takes them from here
         self._max_bytes = max_bytes // 2
         self.second = -1  # of the answers; whoever reads them compares, and calls turn()
         # For the caller to look into, for a call would cost as much as the look.
@@ -94,8 +98,8 @@ class Memo:
         line, _, fields = data.partition(b"\r\n")
         known = self._sections.get(fields)
         if known is not None:
-            return plain(line, known, data)
-        request = only_head(data)
+            return plain(line, known, data, self.bounds)
+        request = only_head(data, self.bounds)
         if request is not None and not _is_new(fields, self._met):
             self._learn(fields, request)
         return request

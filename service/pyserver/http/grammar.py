@@ -48,16 +48,23 @@ PATH_BYTE: Final = rb'[!"$->@-~]'
 VERSION: Final = re.compile(rb"HTTP/([0-9])\.[0-9]")
 VERSION_BYTES: Final = 8
 
-# The whole head in one match. Groups: method, target, path and query of an origin-form (path is None for the other
-# forms), minor version.
-# A head that this pattern refuses is walked by http.scanner, which knows why.
-HEAD: Final = re.compile(
-    rb"(%b{1,%d}+) " % (TCHAR, METHOD_MAX_BYTES)
-    + rb"((/%b*+)(?:\?(%b*+))?|%b++) " % (PATH_BYTE, TARGET_BYTE, TARGET_BYTE)
-    + rb"HTTP/1\.([0-9])\r\n"
-    + rb"(?:%b){0,%d}" % (FIELD_LINE, limits.FIELDS_MAX)
-    + rb"\r\n"
-)
+
+def head(fields_max: int) -> re.Pattern[bytes]:
+    """Return the whole head in one match, with so many field lines at most.
+
+    Groups: method, target, path and query of an origin-form (path is None for the other forms), minor version.
+    A head that this pattern refuses is walked by http.scanner, which knows why.
+    """
+    return re.compile(
+        rb"(%b{1,%d}+) " % (TCHAR, METHOD_MAX_BYTES)
+        + rb"((/%b*+)(?:\?(%b*+))?|%b++) " % (PATH_BYTE, TARGET_BYTE, TARGET_BYTE)
+        + rb"HTTP/1\.([0-9])\r\n"
+        + rb"(?:%b){0,%d}" % (FIELD_LINE, fields_max)
+        + rb"\r\n"
+    )
+
+
+HEAD: Final = head(limits.FIELDS_MAX)
 
 # What most heads begin with. Fields mean the same below each such line, so they need not be read again (handlers.memo).
 PLAIN_LINE: Final = re.compile(rb"(GET|HEAD) ((/%b*+)(?:\?(%b*+))?) HTTP/1\.1" % (PATH_BYTE, TARGET_BYTE))

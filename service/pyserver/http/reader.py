@@ -7,18 +7,18 @@ Fails:   ProtocolError, as soon as the bytes here leave no other outcome, and th
 Used by: worker.connection.
 """
 
-from pyserver.http import grammar
 from pyserver.http.body import ChunkedBody, LengthBody
 from pyserver.http.request import Request, interpret
-from pyserver.http.scanner import HeadScanner
+from pyserver.http.scanner import USUAL, Bounds, HeadScanner
 
 
 class RequestReader:
     """What one client sends, as a sequence of requests: feed, next, discard_body, and again."""
 
-    __slots__ = ("_body", "_data", "_request", "_scanner", "_start")
+    __slots__ = ("_body", "_bounds", "_data", "_request", "_scanner", "_start")
 
-    def __init__(self) -> None:
+    def __init__(self, bounds: Bounds = USUAL) -> None:
+        self._bounds = bounds
         self._data: bytes | bytearray = b""
         self._start = 0  # of what is not yet understood
         self._scanner: HeadScanner | None = None  # of a head that did not come in one piece
@@ -51,16 +51,16 @@ class RequestReader:
             return None
         found = None
         if self._scanner is None:
-            found = grammar.HEAD.match(self._data, self._start)
+            found = self._bounds.pattern.match(self._data, self._start)
             if found is None:
                 # Incomplete, wrong, or after empty lines: rare, so it may cost a second look.
-                self._scanner = HeadScanner(self._start)
+                self._scanner = HeadScanner(self._start, self._bounds)
         if self._scanner is not None:
             if not self._scanned(self._scanner):
                 return None
-            found = grammar.HEAD.match(self._data, self._start)
+            found = self._bounds.pattern.match(self._data, self._start)
         assert found is not None, "the scanner lets a head through that the pattern does not match"
-        request = interpret(found)
+        request = interpret(found, self._bounds)
         self._consumed(found.end())
         if request.chunked or request.length:
             self._request = request

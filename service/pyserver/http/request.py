@@ -11,10 +11,9 @@ from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import Final, NamedTuple
 
-from pyserver import limits
 from pyserver.http import grammar
 from pyserver.http.errors import ProtocolError
-from pyserver.http.scanner import HeadScanner
+from pyserver.http.scanner import USUAL, Bounds, HeadScanner
 
 # Eighteen digits are below 2**63: nothing that we compare or add can grow beyond what everyone can count.
 LENGTH_MAX_DIGITS: Final = 18
@@ -77,13 +76,13 @@ class Section(NamedTuple):
         return cls(request.host, request.fields, request.keep_alive)
 
 
-def plain(line: bytes, section: Section, head: bytes) -> Request | None:
+def plain(line: bytes, section: Section, head: bytes, bounds: Bounds = USUAL) -> Request | None:
     """Return the request of a line above a section, which together are `head`; None for any but a plain line.
 
     It is what interpret() returns for the whole head (a property test says so), without reading the section again.
     """
     found = grammar.PLAIN_LINE.fullmatch(line)
-    if found is None or len(line) > limits.TARGET_MAX_BYTES:
+    if found is None or len(line) > bounds.target_bytes or len(head) > bounds.head_bytes:
         return None
     request = Request()
     request.method, request.target, request.path, request.query = found.groups()
@@ -95,39 +94,39 @@ def plain(line: bytes, section: Section, head: bytes) -> Request | None:
     return request
 
 
-def only_head(data: bytes) -> Request | None:
+def only_head(data: bytes, bounds: Bounds = USUAL) -> Request | None:
     """Return the request that `data` is, when that is one good head and nothing else; None in every other case.
 
     For the common one, without what http.reader needs to go on with parts, with several, or to say what is wrong.
     """
-    found = grammar.HEAD.match(data)
+    found = bounds.pattern.match(data)
     if found is None or found.end() != len(data):
         return None
     try:
-        request = interpret(found)
+        request = interpret(found, bounds)
     except ProtocolError:
         return None
     return None if request.has_body else request
 
 
-def parse_head(data: bytes, start: int = 0) -> Request:
+def parse_head(data: bytes, start: int = 0, bounds: Bounds = USUAL) -> Request:
     """Return the request whose head begins at `start` and is complete in `data`; what follows it is ignored."""
-    found = grammar.HEAD.match(data, start)
+    found = bounds.pattern.match(data, start)
     if found is None:
-        scanner = HeadScanner(start)
+        scanner = HeadScanner(start, bounds)
         if not scanner.advance(data):
             raise ProtocolError(400, "request head is incomplete")
-        found = grammar.HEAD.match(data, scanner.start)  # there were empty lines before it
+        found = bounds.pattern.match(data, scanner.start)  # there were empty lines before it
         assert found is not None
-    return interpret(found)
+    return interpret(found, bounds)
 
 
-def interpret(found: re.Match[bytes]) -> Request:
-    """Return the request that a match of grammar.HEAD means."""
+def interpret(found: re.Match[bytes], bounds: Bounds = USUAL) -> Request:
+    """Return the request that a match of grammar.head() means."""
     method, target, path, query, minor_digit = found.groups()
     head = found[0]
-    if len(target) > limits.TARGET_MAX_BYTES or len(head) > limits.HEAD_MAX_BYTES:
-        HeadScanner().advance(head)  # raises 414 or 431, whichever is met first
+    if len(target) > bounds.target_bytes or len(head) > bounds.head_bytes:
+        HeadScanner(bounds=bounds).advance(head)  # raises 414 or 431, whichever is met first
 
     fields: dict[bytes, bytes] = {}
     for name, value in grammar.FIELDS.findall(head):

@@ -1,14 +1,17 @@
 """Walk a head that is incomplete or wrong, as far as it is here, and say what is wrong as soon as that is sure.
 
-Owns:    the position in one head; a byte is looked at once, however small the pieces are in which it arrives.
+Owns:    the position in one head; a byte is looked at once, however small the pieces are in which it arrives. And how
+         much a head may be (Bounds).
 Never:   looks at meaning: http.request does, when the head is complete and its grammar is right. A head that
-         gets to its end here is one that grammar.HEAD matches, and the other way round (a property test says so).
+         gets to its end here is one that grammar.head() matches, and the other way round (a property test says so).
 Fails:   ProtocolError. Which one depends on the bytes only, never on how they were cut: it belongs to the first byte
          that no good head could have in that place.
-Used by: http.reader (heads that do not come in one piece), http.request (heads that do not match).
+Used by: http.reader (heads that do not come in one piece), http.request (heads that do not match); worker.main and
+         handlers.explain make the Bounds that the options say.
 """
 
 import re
+import sys
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -48,7 +51,7 @@ class Rule(NamedTuple):
     onward: dict[bytes, Part]
 
 
-UNBOUNDED: Final = limits.HEAD_MAX_BYTES  # by the head as a whole
+UNBOUNDED: Final = sys.maxsize  # but by the head as a whole
 _NOTHING: Final = re.compile(rb"")
 _TOKEN: Final = re.compile(grammar.TCHAR + rb"*+")
 _TARGET: Final = re.compile(grammar.TARGET_BYTE + rb"*+")
@@ -72,14 +75,36 @@ RULES: Final = {
 }
 
 
+class Bounds:
+    """How much a head may be, and what is made of that once."""
+
+    __slots__ = ("fields", "head_bytes", "pattern", "rules", "target_bytes")
+
+    def __init__(
+        self,
+        head_bytes: int = limits.HEAD_MAX_BYTES,
+        target_bytes: int = limits.TARGET_MAX_BYTES,
+        fields: int = limits.FIELDS_MAX,
+    ) -> None:
+        self.head_bytes = head_bytes  # request line and fields together
+        self.target_bytes = target_bytes
+        self.fields = fields  # lines
+        self.pattern = grammar.HEAD if fields == limits.FIELDS_MAX else grammar.head(fields)
+        self.rules = RULES | {Part.TARGET: RULES[Part.TARGET]._replace(at_most=target_bytes)}
+
+
+USUAL: Final = Bounds()
+
+
 class HeadScanner:
     """The way through one head; positions are those of the data that `advance` is given."""
 
-    __slots__ = ("_blank_lines", "_fields", "_mark", "_part", "_part_start", "start")
+    __slots__ = ("_blank_lines", "_bounds", "_fields", "_mark", "_part", "_part_start", "start")
 
     start: int  # of the head, behind the empty lines before it
 
-    def __init__(self, start: int = 0) -> None:
+    def __init__(self, start: int = 0, bounds: Bounds = USUAL) -> None:
+        self._bounds = bounds
         self.start = self._mark = self._part_start = start
         self._part = Part.START
         self._blank_lines = 0
@@ -93,13 +118,14 @@ class HeadScanner:
 
     def advance(self, data: bytes | bytearray) -> bool:
         """Go on as far as `data` goes; True at the end of the head, False where bytes are missing."""
-        part, mark = self._part, self._mark
+        part, mark, most = self._part, self._mark, self._bounds.head_bytes
+        rules = self._bounds.rules
         # One byte beyond what is allowed is enough to know that it is too much.
-        end = min(len(data), self.start + limits.HEAD_MAX_BYTES)
+        end = min(len(data), self.start + most)
         while part is not Part.END:
             if part is Part.LINE:
                 self._part_start = mark = self._whole_lines(data, mark, end)
-            rule = RULES[part]
+            rule = rules[part]
             stop = rule.run.match(data, mark, end).end()  # type: ignore[union-attr]  # every run may be empty
             length = stop - self._part_start
             if length > rule.at_most:
@@ -117,13 +143,13 @@ class HeadScanner:
                 raise ProtocolError(400, f"byte 0x{byte[0]:02x} in {part.value}")
             self._leave(part, onward, data, mark)
             if onward is Part.START:
-                end = min(len(data), mark + limits.HEAD_MAX_BYTES)
+                end = min(len(data), mark + most)
             part, self._part_start = onward, mark
         self._part, self._mark = part, mark
         if part is Part.END:
             return True
-        if len(data) - self.start > limits.HEAD_MAX_BYTES:
-            raise ProtocolError(431, f"request head is longer than {limits.HEAD_MAX_BYTES} bytes")
+        if len(data) - self.start > most:
+            raise ProtocolError(431, f"request head is longer than {most} bytes")
         return False
 
     def _whole_lines(self, data: bytes | bytearray, mark: int, end: int) -> int:
@@ -134,8 +160,8 @@ class HeadScanner:
 
     def _count_fields(self, more: int) -> None:
         self._fields += more
-        if self._fields > limits.FIELDS_MAX:
-            raise ProtocolError(431, f"more than {limits.FIELDS_MAX} field lines")
+        if self._fields > self._bounds.fields:
+            raise ProtocolError(431, f"more than {self._bounds.fields} field lines")
 
     def _leave(self, part: Part, onward: Part, data: bytes | bytearray, mark: int) -> None:
         """Check what is known when a part is complete."""

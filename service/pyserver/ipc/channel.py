@@ -85,16 +85,21 @@ class End:
                 socket.close(descriptor)
             raise
 
-    def first_number(self) -> int | None:
-        """Return `number` of the first message that waits at this end, which stays there; None if none waits.
+    def first(self) -> Message | None:
+        """Return the first message that waits at this end, which stays there; None if none waits.
 
-        Peeking without room for control data leaves the descriptors where they are.
+        Peeking without room for control data leaves the descriptors where they are. Raises Garbled.
         """
         try:
             data = self._socket.recv(SIZE + 1, _PEEK)
         except BlockingIOError:
             return None
-        return unpack(data).number if data else None  # a channel that was shut down has no more
+        return unpack(data) if data else None  # a channel that was shut down has no more
+
+    def first_number(self) -> int | None:
+        """Return `number` of the first message that waits at this end; None if none waits."""
+        first = self.first()
+        return None if first is None else first.number
 
 
 def _understood(data: bytes) -> Message:

@@ -51,7 +51,7 @@ class Message(NamedTuple):
     listener: int = 0  # index of the listener the connections came from
     carried: int = 0  # descriptors that were sent along
     number: int = 0
-    stamp_ns: int = 0  # CLOCK_MONOTONIC when the connections were accepted
+    stamp_ns: int = 0  # CLOCK_MONOTONIC when the connections were accepted, or the first of them began to wait for that
 
 
 VERSION: Final = 1

@@ -430,6 +430,8 @@ def trouble(seen: Snapshot) -> str:
     totals = seen.totals
     counts = {
         "ended by a deadline": totals["deadlines"],
+        "ended for being too slow": totals["too_slow"],
+        "refused after too long a wait": totals["shed"],
         "connections over a client's limit": totals["limited_open"] + totals["limited_connections"],
         "requests over a client's limit": totals["limited_requests"],
         "lost": totals["connections_lost"],

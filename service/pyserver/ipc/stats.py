@@ -53,6 +53,8 @@ COUNTERS: Final = (
     Counter("answer_time", "nanoseconds", "time from the head of a request to the end of its answer, summed up"),
     Counter("threads_busy", "threads", "threads that do what may block, at present", gauge=True),
     Counter("deadlines", "connections", "connections ended by a deadline"),
+    Counter("too_slow", "connections", "connections slower than the options limits.receive_rate or send_rate"),
+    Counter("shed", "connections", "connections refused for having waited longer than the option server.queue_wait"),
     Counter("limited_open", "connections", "connections beyond the option clients.connections"),
     Counter("limited_connections", "connections", "connections beyond the option clients.connection_rate"),
     Counter("limited_requests", "requests", "requests beyond the option clients.request_rate"),
@@ -162,7 +164,9 @@ class Tally:
         "queue_wait",
         "queue_waits",
         "requests",
+        "shed",
         "threads_busy",
+        "too_slow",
     )
 
     def __init__(self) -> None:
@@ -183,6 +187,8 @@ class Tally:
         self._in_rounds = 0  # and those that are
         self.threads_busy = 0
         self.deadlines = 0
+        self.too_slow = 0
+        self.shed = 0
         self.limited_open = 0
         self.limited_connections = 0
         self.limited_requests = 0
@@ -238,6 +244,8 @@ class Tally:
                 self.answer_time,
                 self.threads_busy,
                 self.deadlines,
+                self.too_slow,
+                self.shed,
                 self.limited_open,
                 self.limited_connections,
                 self.limited_requests,

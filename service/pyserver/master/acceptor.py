@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
+from pyserver import backlog
+from pyserver.ipc.assignment import ADMIN
 from pyserver.ipc.channel import Channel, Full, Gone, Kind, Message
 from pyserver.ipc.queue import Queue
 from pyserver.ipc.semaphores import Stuck
@@ -41,6 +43,8 @@ _CLIENT_GONE: Final = frozenset(
     }
 )
 
+_NS: Final = 1_000_000_000
+
 # Ours, the system's descriptors or the kernel's memory are used up: it passes, and polling on would spin.
 _SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -57,12 +61,16 @@ class Acceptor:
         loads: Callable[[], dict[int, int]],
     ) -> None:
         self._listeners = listeners
+        # Administrators come first, who look when there is too much of all else: listeners that are ready are reported
+        # in the order in which they were registered, and where there is little room the first one takes it.
+        self._order = sorted(range(len(listeners)), key=lambda index: listeners[index].name != ADMIN)
         self._queue = queue
         self._channels = channels
         self._poll = poll
         self._loads = loads  # ready slot -> connections waiting and open
         self._turn = 0
         self._unfit: set[int] = set()  # listeners that accept(2) refuses for good
+        self._behind: set[int] = set()  # listeners in whose backlog somebody may have waited since we looked last
         self._polling = False
         self._saturated = False
         self._resume_at = 0.0  # monotonic; 0: not paused
@@ -84,9 +92,12 @@ class Acceptor:
         # are passed on together. If nobody else wants the core, this returns at once (sched_yield(2)).
         os.sched_yield()
         for _ in range(ACCEPT_ROUNDS):
+            behind = listener in self._behind
             batch = self._accept_batch(listener)
             if batch:
-                self._pass_on(batch, listener, time.monotonic_ns())
+                now_ns = time.monotonic_ns()
+                waited = backlog.untouched(batch[0]) if behind else None  # the oldest
+                self._pass_on(batch, listener, now_ns - int((waited or 0.0) * _NS))
             if len(batch) < BATCH_MAX or self._stopped:
                 return False
         return True
@@ -146,7 +157,7 @@ class Acceptor:
             while not listener.adopted and index not in self._unfit and self.accept(index):
                 pass
             listener.close()
-        self._listeners = []
+        self._listeners, self._order = [], []
         for descriptors, _ in self._returned:  # they wait between two requests: it is their end
             _close_all(descriptors)
         self._returned = []
@@ -173,6 +184,7 @@ class Acceptor:
         accept = self._listeners[index].socket._accept  # type: ignore[attr-defined]  # noqa: SLF001
         take_room = self._queue.take_room
         batch: list[int] = []
+        self._behind.add(index)
         while len(batch) < BATCH_MAX:
             if not take_room():
                 self._stop_until_room()
@@ -182,6 +194,7 @@ class Acceptor:
             try:
                 descriptor, _address = accept()
             except BlockingIOError:
+                self._behind.discard(index)
                 self._queue.return_room()
                 break
             except OSError as error:
@@ -315,13 +328,13 @@ class Acceptor:
         if polling == self._polling:
             return
         self._polling = polling
-        for index, listener in enumerate(self._listeners):
+        for index in self._order:
             if index in self._unfit:
                 continue
             if polling:
-                self._poll.register(listener.fileno(), select.EPOLLIN)
+                self._poll.register(self._listeners[index].fileno(), select.EPOLLIN)
             else:
-                self._poll.unregister(listener.fileno())
+                self._poll.unregister(self._listeners[index].fileno())
 
 
 def _close_all(descriptors: Iterable[int]) -> None:

@@ -52,9 +52,11 @@ from pyserver.limits import (
 )
 from pyserver.worker.admission import Admission, Who, key_of_name
 from pyserver.worker.failures import FAILED
+from pyserver.worker.pace import Pace, Paces
 from pyserver.worker.parking import Parking
 from pyserver.worker.proxies import Proxies, Via
 from pyserver.worker.records import GONE, Records, peer_name
+from pyserver.worker.shedding import Shedding
 from pyserver.worker.tracing import Tracing
 from pyserver.worker.transport import SEND, SEND_MORE, Outcome, Outgoing, send_at_once, untaken
 
@@ -130,9 +132,11 @@ class Connection:
         "mark",
         "origin",
         "outgoing",
+        "pace",
         "peer",
         "phase",
         "reader",
+        "received",
         "request",
         "row",
         "sending",
@@ -155,7 +159,7 @@ class Connection:
         self.deadline = deadline
         self.bucket = 0
         self.answered = 0  # requests
-        # The deadline is that of a head, and does not move, as long as this equals `answered`; -1: of something else.
+        # The deadline is that of a head, and does not move, as long as this equals `answered`; below 0: of another.
         self.head_of = 0
         self.request: Request | None = None  # whose content is being discarded, or whose answer is under way
         self.outgoing: Outgoing | None = None  # an answer that did not go out at once
@@ -173,12 +177,20 @@ class Connection:
         self.waited_ns = waited_ns  # in the queue, from accept on
         self.row = 0  # where others see the request that is under way (ipc.activity); 0: in none
         self.identity = b""  # of the request whose answer is under way, if they have some
-        self.waited_ns = waited_ns  # in the queue
+        self.received = 0  # bytes, of what came in part
+        self.pace: Pace[Connection] | None = None  # how fast it is, once it was waited for, if there is a minimum
 
     @property
     def idle(self) -> bool:
         """Whether nothing of a request is here and nothing of an answer is left."""
         return self.phase is Phase.READING and self.request is None and not self.begun
+
+    @property
+    def owes(self) -> bool:
+        """Whether it is the client's turn: to send the rest of a request, or to take the rest of an answer."""
+        if self.phase is Phase.READING:
+            return self.request is not None or self.begun
+        return self.phase is Phase.SENDING
 
     @property
     def begun(self) -> bool:
@@ -204,6 +216,7 @@ class Connections:
         others: Mapping[int, Handler] | None = None,
         proxies: Proxies | None = None,
         tracing: Tracing | None = None,
+        queue_wait: float = 0.0,
     ) -> None:
         self.table: dict[int, Connection] = {}  # by descriptor
         self.jobs: deque[Job] = deque()  # for worker.pool
@@ -223,12 +236,22 @@ class Connections:
         self.records = records
         self._admission = admission  # None: no client has limits
         # A client has no limits and no proxy, and its answer is what it is for all.
-        self._meets = admission is None and proxies is None and tracing is None and records.are_brief
+        alike = admission is None and proxies is None and tracing is None
+        self._meets = alike and records.are_brief and limits.requests != 1
         self._proxies = proxies  # None: each peer is a client
         self._tracing = tracing  # None: answers say nothing of their request
         self._poll = poll
         self._capacity = capacity
         self._memo = memo
+        self.shedding = Shedding(queue_wait, clock)
+        self._bounds = memo.bounds
+        self._paces: Paces[Connection] | None = None  # None: a client may be as slow as its deadlines let it
+        if limits.receive_rate or limits.send_rate:
+            self._paces = Paces(limits, clock)
+        self._requests = limits.requests  # of one connection; 0: as many as it likes
+        # What head_of is between two requests. If they are counted, each wait goes the full way: the last is not to be
+        # answered from the memo, which does not know that it is the last.
+        self._between = -2 if limits.requests else -1
         self._parking: Parking[Connection] = Parking(clock.now)
         self._tidied = clock.second
         self._tidy_at = inf  # sooner than in the next second
@@ -236,15 +259,22 @@ class Connections:
     # -- events, called by worker.pool ---------------------------------------------------------
 
     def adopt(self, fd: int, origin: int, *, parked: bool = False, waited_ns: int = 0) -> None:
-        """Take over a client that the master passed on, and read from it at once."""
+        """Take over a client that the master passed on, and read from it at once.
+
+        `waited_ns`: in the queue, it or one of those that came with it.
+        """
         client = _Socket(self._origins[origin].family, socket.SOCK_STREAM, 0, fd)
-        if self._meets and not parked and origin not in self._others:
+        overdue = waited_ns > self.shedding.bound_ns and not parked and self.shedding.overdue(fd)
+        if self._meets and not (parked or overdue or origin in self._others):
             self._meet(client, fd, origin, waited_ns)
             return
         connection = Connection(client, fd, self._clock.now + self._limits.head_deadline, origin, waited_ns)
         if origin in self._others:
             # No limit for administrators, who look when there is too much of all; who has a reader goes the full way.
-            connection.reader = RequestReader()
+            connection.reader = RequestReader(self._bounds)
+        elif overdue:
+            self._shed(connection)
+            return
         elif self._proxies is not None and self._comes_by_proxy(connection, self._proxies, parked=parked):
             self.table[fd] = connection
             self._tally.connections += 1
@@ -259,6 +289,8 @@ class Connections:
             connection.answered = 1
         else:
             self._tally.connections += 1
+        if self._requests and self._is_last(connection):
+            connection.reader = RequestReader(self._bounds)
         self.readable(connection)
 
     def _meet(self, client: socket.socket, fd: int, origin: int, waited_ns: int) -> None:
@@ -348,6 +380,37 @@ class Connections:
         connection.counted = places
         return True
 
+    def _shed(self, connection: Connection) -> None:
+        """Refuse a client that has waited too long, whatever it wants: the time is for those that still wait."""
+        self.table[connection.fd] = connection
+        tally = self._tally
+        tally.connections += 1
+        tally.shed += 1
+        try:
+            data = connection.socket.recv(RECV_BYTES, _DONTWAIT)
+        except BlockingIOError:
+            data = b""
+        except OSError:
+            self.close(connection)
+            return
+        response = self.shedding.answer(head_only=data.startswith(b"HEAD "))
+        tally.bytes_received += len(data)
+        tally.requests += 1
+        tally.memo_misses += 1
+        tally.apart += 1  # how long it took is in the queue's wait
+        tally.classes[5] += 1
+        head = data[:TARGET_MAX_BYTES]
+        self.records.note(connection, head, response.status, response.content_bytes, good=False, timed=False)
+        try:
+            tally.bytes_sent += connection.socket.send(response.wire, SEND)
+        except OSError:
+            self.close(connection)
+            return
+        if data.endswith(b"\r\n\r\n"):  # all is read that will come: no reset can take the answer away
+            self.close(connection)
+        else:
+            self._linger(connection)
+
     def ready(self, connection: Connection) -> None:
         """Go on with a connection that epoll reports."""
         phase = connection.phase
@@ -401,7 +464,7 @@ class Connections:
             return
         connection.phase = Phase.READING
         if self._leaving:
-            connection.reader = RequestReader()
+            connection.reader = RequestReader(self._bounds)
         self.readable(connection)
 
     def _close_without_header(self, connection: Connection, why: str) -> None:
@@ -432,7 +495,8 @@ class Connections:
         if reader is None:
             if self._at_once(connection, data):
                 return
-            reader = connection.reader = RequestReader()
+            reader = connection.reader = RequestReader(self._bounds)
+        connection.received += len(data)
         reader.feed(data)
         self.serve(connection)
 
@@ -469,6 +533,7 @@ class Connections:
             self.records.turn()
             if self._admission is not None:
                 self._admission.turn()
+            self.shedding.turn()
             looks = self._sites.tidy()
             self.jobs += [Job(look.run, partial(self._looked_again, look), Work.LOOKING) for look in looks]
         if self._unshown:
@@ -484,13 +549,20 @@ class Connections:
                 self._parking.put(connection)
                 continue
             self._tally.deadlines += phase is not _LINGERING
-            if phase is _GREETING:
-                self._close_without_header(connection, "it did not come in time")
-            elif phase is Phase.READING and (connection.begun or connection.request is not None):
-                # RFC 9110 15.5.9: it began a request and did not finish it in time.
-                self._refuse(connection, 408)
-            else:
-                self.close(connection)
+            self._too_late(connection)
+        if self._paces is not None:
+            for connection in self._paces.too_slow(now):
+                self._tally.too_slow += 1
+                self._too_late(connection)
+
+    def _too_late(self, connection: Connection) -> None:
+        if connection.phase is _GREETING:
+            self._close_without_header(connection, "it did not come in time")
+        elif connection.phase is Phase.READING and (connection.begun or connection.request is not None):
+            # RFC 9110 15.5.9: it began a request and did not finish it in time.
+            self._refuse(connection, 408)
+        else:
+            self.close(connection)
 
     def drain(self, how: int) -> None:
         """Finish what is under way, and take nothing new; said again, it may be another way."""
@@ -574,15 +646,20 @@ class Connections:
                 return self._send(connection, request, too_many)
         sites = self._others.get(connection.origin, self._sites) if self._others else self._sites
         leaves = self._leaving and (self.draining or self._stays(connection))
-        answer = sites.respond(request, lifecycle.persistence(request, leaves))
+        last = self._requests > 0 and self._is_last(connection)
+        answer = sites.respond(request, lifecycle.persistence(request, leaves or last))
         if isinstance(answer, Pending):
             self._tally.file_cache_misses += sites is self._sites
             self._hand_over(connection, request, answer)
             return False
         self._tally.memo_misses += 1
-        if sites is self._sites and leaves is self.draining:
+        if sites is self._sites and leaves is self.draining and not last:
             self._memo.keep(request, answer, self._clock.second)
         return self._send(connection, request, answer)
+
+    def _is_last(self, connection: Connection) -> bool:
+        """Whether the next request of a connection is the last one it may have, where there is such a limit."""
+        return connection.answered + 1 >= self._requests and connection.origin not in self._others
 
     def _too_many(self, connection: Connection, request: Request) -> Response | None:
         """Return the answer to a request that is one too many of its client (RFC 6585 4), None if it is not."""
@@ -599,7 +676,9 @@ class Connections:
         after = 0 if places is None else self._admission.request(places, client)
         if not after:
             return None
-        keep = lifecycle.persistence(request, self._leaving and (self.draining or self._stays(connection)))
+        leaves = self._leaving and (self.draining or self._stays(connection))
+        last = self._requests > 0 and self._is_last(connection)
+        keep = lifecycle.persistence(request, leaves or last)
         return error_response(
             429,
             date=imf_fixdate(self._clock.second),
@@ -690,6 +769,8 @@ class Connections:
             # Most wait so: between two requests, as before the last one, so the deadline only moves later.
             connection.deadline = now + limits.keep_alive
             return
+        if self._paces is not None and (connection.request is not None or connection.begun):
+            self._paces.watch(connection)
         if connection.request is not None:
             if connection.mark == 0:  # content: one budget for all of it, from its first wait on
                 connection.mark = 1
@@ -715,8 +796,9 @@ class Connections:
             if self._moving:
                 self._return(connection)
                 return
-            connection.reader = RequestReader() if connection.origin in self._others else None
-            connection.head_of = -1
+            full_way = connection.origin in self._others or (self._requests > 0 and self._is_last(connection))
+            connection.reader = RequestReader(self._bounds) if full_way else None
+            connection.head_of = self._between
             connection.mark = 0
             connection.deadline = now + limits.keep_alive
         elif self._moving:
@@ -836,6 +918,8 @@ class Connections:
                 self.activity.sent(connection.row, outgoing.sent)
             else:
                 self._show(connection, activity.Phase.SENDING, self._clock.now)
+            if self._paces is not None:
+                self._paces.watch(connection)
             self._watch(connection, _OUT)
         elif outcome is Outcome.DISK:
             self._hand_over_sending(connection, outgoing)
@@ -959,6 +1043,9 @@ class Connections:
         if connection.counted is not None and connection.counted is not _EACH_REQUEST:
             assert self._admission is not None
             self._admission.leave(connection.counted)
+        if connection.pace is not None:
+            assert self._paces is not None
+            self._paces.forget(connection)
         if not at_work:  # a follower may be sending on it; see _was_closed
             connection.socket.close()  # and with it, out of epoll
 
@@ -1059,7 +1146,9 @@ class Connections:
 
     def _stay(self, connection: Connection) -> None:
         """Let it have one more answer, which says that the connection ends, if a request comes soon."""
-        connection.reader = connection.reader or RequestReader()  # the full way: in the memo is what goes on
+        connection.reader = connection.reader or RequestReader(
+            self._bounds
+        )  # the full way: in the memo is what goes on
         connection.deadline = min(connection.deadline, self._clock.now + DRAIN_GRACE_S)
         self._watch(connection, _IN)
 

@@ -26,6 +26,7 @@ from pyserver.files.resolve import RootError
 from pyserver.handlers import router
 from pyserver.handlers.memo import Memo
 from pyserver.handlers.router import Handler
+from pyserver.http.scanner import Bounds
 from pyserver.ipc.assignment import ADMIN, Assignment
 from pyserver.ipc.observe import Snapshot, snapshot
 from pyserver.ipc.stats import Tally
@@ -54,7 +55,8 @@ def run(assignment: Assignment) -> int:
     output = journal.configure(f"worker {slot}")
     faulthandler.enable()
     setproctitle.setproctitle(f"{config.title}: worker {slot}")
-    clock, tally, memo = Clock(), Tally(), Memo(config.limits.memo_bytes)
+    clock, tally, limits = Clock(), Tally(), config.limits
+    memo = Memo(limits.memo_bytes, Bounds(limits.head_bytes, limits.target_bytes, limits.head_fields))
 
     def submit(work: Callable[[], None], then: Callable[[], None]) -> bool:
         return connections.submit(work, then)  # of below: nobody asks a site before
@@ -96,6 +98,7 @@ def run(assignment: Assignment) -> int:
         others,
         proxies=proxies,
         tracing=Tracing(config.tracing) if config.tracing.wanted else None,
+        queue_wait=config.server.queue_wait,
     )
     pool = Pool(assignment, connections, clock, tally, access, poll, leave=lambda: os._exit(0))
     # What is here now stays: out of the collector's sight it is neither walked nor copied.

@@ -28,7 +28,7 @@ from pyserver.ipc.channel import Drain, Full, Garbled, Gone, Kind, Message
 from pyserver.ipc.messages import DOOMED_FROM
 from pyserver.ipc.semaphores import Stuck
 from pyserver.ipc.stats import Tally
-from pyserver.limits import MUTEX_PATIENCE_S, ROUND_S
+from pyserver.limits import BATCH_MAX, MUTEX_PATIENCE_S, ROUND_S
 from pyserver.sd.journal import NOTICE
 from pyserver.worker.accesslog import AccessLog
 from pyserver.worker.connection import Connections, Job
@@ -193,6 +193,7 @@ class Pool:
             self._take_or_not(now)
             if not self._taking:
                 self._obey()
+                self._shed()
         if self._uncounted and time.monotonic() >= self._settle_at:
             self._settle()
         if connections.returning:
@@ -232,6 +233,23 @@ class Pool:
         elif not connections.full and not self._taking:
             self._poll.modify(self._channel, select.EPOLLIN)
             self._taking = True
+
+    def _shed(self) -> None:
+        """While we leave new connections in the channel, refuse those that have waited too long: they cost no place."""
+        bound, table = self._connections.shedding.bound, self._connections.table
+        most = len(table) + BATCH_MAX  # among those that came with one that is too old may be some that are not
+        while len(table) < most and self._words[self._state_at] < DOOMED_FROM:
+            try:
+                first = self._end.first()
+            except Garbled:  # told when it is taken
+                return
+            if (
+                first is None
+                or first.kind is not Kind.CONNECTIONS
+                or time.monotonic_ns() - first.stamp_ns <= bound * _NS
+            ):
+                return
+            self._receive()
 
     def _has_drained(self, now: float) -> bool:
         connections = self._connections

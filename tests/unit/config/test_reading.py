@@ -49,6 +49,7 @@ def test_without_a_file_all_are_defaults(tmp_path: Path) -> None:
         workers="auto",
         threads=16,
         queue=1024,
+        queue_wait=30.0,
         drain=25.0,
         hung_after=5.0,
         respawn_delay_max=5.0,
@@ -61,6 +62,13 @@ def test_without_a_file_all_are_defaults(tmp_path: Path) -> None:
         keep_alive=65.0,
         send_stall=30.0,
         body_deadline=30.0,
+        receive_rate=0,
+        send_rate=0,
+        rate_period=5.0,
+        requests=0,
+        head_bytes=32 * 1024,
+        target_bytes=8 * 1024,
+        head_fields=100,
         cache_bytes=32 * MIB,
         cache_entries=4096,
     )
@@ -76,6 +84,7 @@ def test_every_key_of_a_file_is_taken(tmp_path: Path) -> None:
         workers = 3
         threads = 4
         queue = 5
+        queue_wait = 5.5
         drain = 6
         hung_after = 7.5
         respawn_delay_max = 8
@@ -88,6 +97,13 @@ def test_every_key_of_a_file_is_taken(tmp_path: Path) -> None:
         keep_alive = 2
         send_stall = 3
         body_deadline = 4
+        receive_rate = 7
+        send_rate = 8
+        rate_period = 9
+        requests = 10
+        head_bytes = "11KiB"
+        target_bytes = 1200
+        head_fields = 13
         cache_bytes = "5KiB"
         cache_entries = 6
 
@@ -110,6 +126,7 @@ def test_every_key_of_a_file_is_taken(tmp_path: Path) -> None:
         workers=3,
         threads=4,
         queue=5,
+        queue_wait=5.5,
         drain=6.0,
         hung_after=7.5,
         respawn_delay_max=8.0,
@@ -118,7 +135,19 @@ def test_every_key_of_a_file_is_taken(tmp_path: Path) -> None:
         instance="blog",
     )
     assert config.limits == Limits(
-        head_deadline=1.0, keep_alive=2.0, send_stall=3.0, body_deadline=4.0, cache_bytes=5 * 1024, cache_entries=6
+        head_deadline=1.0,
+        keep_alive=2.0,
+        send_stall=3.0,
+        body_deadline=4.0,
+        receive_rate=7,
+        send_rate=8,
+        rate_period=9.0,
+        requests=10,
+        head_bytes=11 * 1024,
+        target_bytes=1200,
+        head_fields=13,
+        cache_bytes=5 * 1024,
+        cache_entries=6,
     )
     assert config.log == Log(access=str(tmp_path / "access.log"), journal_requests=7)
     assert config.listen == (Address.parse("[::1]:0"), Address.parse("unix:/run/x.sock"))
@@ -351,7 +380,7 @@ FILE_ROWS = {
     "misspelt table": (f"{SITE}\n[servers]\nthreads = 2", ":4: unknown table 'servers'; did you mean [server]?"),
     "misspelt list": (f"{SITE}\n[[listens]]", ":4: unknown table 'listens'; did you mean [[listen]]?"),
     "table of nothing": (f"{SITE}\n[xyzzy]", ":4: unknown table 'xyzzy'; known are [server], [limits], [clients], [proxies], [log], [tracing], [[listen]], [[site]], [[site.alias]], [[site.redirect]], [[site.fields]]"),
-    "table in a table": (f"{SITE}\n[server.log]\naccess = 1", ":4: unknown key 'log' in [server]; known are workers, threads, queue, drain, hung_after, respawn_delay_max, start_within, landlock, instance"),
+    "table in a table": (f"{SITE}\n[server.log]\naccess = 1", ":4: unknown key 'log' in [server]; known are workers, threads, queue, queue_wait, drain, hung_after, respawn_delay_max, start_within, landlock, instance"),
     "key with a line end": (f'{SITE}[log]\n"a\\nb" = 2', ":4: unknown key 'a\\nb' in [log]; known are access, format, journal_requests, slow"),
     "dotted": (f"server.threds = 2\n{SITE}", ":1: unknown key 'threds' in [server]; did you mean 'threads'?"),
     "inline": (f"log = {{ acces = 2 }}\n{SITE}", ":1: unknown key 'acces' in [log]; did you mean 'access'?"),

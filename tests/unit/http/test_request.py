@@ -4,7 +4,9 @@ from hypothesis import strategies as st
 
 from pyserver import limits
 from pyserver.http.errors import ProtocolError
-from pyserver.http.request import Request, host_name, parse_head
+from pyserver.http.reader import RequestReader
+from pyserver.http.request import Request, host_name, only_head, parse_head
+from pyserver.http.scanner import Bounds
 
 BROWSER = (
     b"GET /a%20b/c.css?v=1 HTTP/1.1\r\n"
@@ -57,6 +59,33 @@ def test_empty_lines_before_the_request_are_no_part_of_it() -> None:
 def test_an_incomplete_head_is_refused_by_who_must_have_it_whole() -> None:
     assert refusal(b"GET / HTTP/1.1\r\nHost: a\r\n") == 400
     assert refusal(b"") == 400
+
+
+def test_limits_are_options() -> None:
+    bounds = Bounds(head_bytes=1024, target_bytes=300, fields=10)
+    good = b"GET /%b HTTP/1.1\r\nHost: a\r\n%b\r\n"
+    for target, lines, status in (
+        (b"a" * 299, b"X: y\r\n" * 9, 0),
+        (b"a" * 300, b"", 414),
+        (b"", b"X: y\r\n" * 10, 431),
+        (b"", b"X: %b\r\n" % (b"y" * 1000), 431),
+    ):
+        head = good % (target, lines)
+        assert parse_head(head).path == b"/" + target
+        reader = RequestReader(bounds)
+        reader.feed(head)
+        if not status:
+            assert parse_head(head, bounds=bounds).path == b"/" + target
+            assert only_head(head, bounds) is not None
+            assert reader.next() is not None
+            continue
+        with pytest.raises(ProtocolError) as caught:
+            parse_head(head, bounds=bounds)
+        assert caught.value.status == status
+        assert only_head(head, bounds) is None
+        with pytest.raises(ProtocolError) as caught:
+            reader.next()
+        assert caught.value.status == status
 
 
 def test_limits() -> None:

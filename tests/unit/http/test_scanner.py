@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from pyserver import limits
 from pyserver.http import grammar
 from pyserver.http.errors import ProtocolError
-from pyserver.http.scanner import BLANK_LINES_MAX, RULES, HeadScanner, Part
+from pyserver.http.scanner import BLANK_LINES_MAX, RULES, USUAL, Bounds, HeadScanner, Part
 
 GOOD = b"GET /a?b HTTP/1.1\r\nHost: a\r\nX:\r\nY: \xff \t\r\n\r\n"
 
@@ -71,6 +71,26 @@ def test_what_is_wrong_is_said_as_soon_as_it_is_sure(data: bytes, status: int, w
     assert refusal(data) == (status, why)
     assert not HeadScanner().advance(data[:-1])  # not one byte earlier
     assert refusal(data + b"\x00 and more") == (status, why)  # nor does more change it
+
+
+def test_bounds_are_those_that_are_given() -> None:
+    bounds = Bounds(head_bytes=60, target_bytes=5, fields=2)
+    head = b"GET /aaaa HTTP/1.1\r\nX:\r\nY:%b\r\n\r\n"
+    for good in (head % b"", head % (b"y" * 30)):
+        assert HeadScanner(bounds=bounds).advance(good)
+        assert bounds.pattern.match(good)
+    for bad, why in (
+        (head % (b"y" * 31), "request head is longer than 60 bytes"),
+        (head.replace(b"aaaa", b"aaaaa"), "the request target is longer than 5 bytes"),
+        (head % b"\r\nZ:", "more than 2 field lines"),
+    ):
+        with pytest.raises(ProtocolError, match=f"^{why}$"):
+            HeadScanner(bounds=bounds).advance(bad)
+    many = Bounds(fields=500)
+    head = b"GET / HTTP/1.1\r\n" + b"X:\r\n" * 500 + b"\r\n"
+    assert HeadScanner(bounds=many).advance(head)
+    assert many.pattern.match(head)
+    assert not USUAL.pattern.match(head)
 
 
 LINES = st.lists(

@@ -13,6 +13,7 @@ import pytest
 from tests.unit.processes import at_step, die, forked, run_forked, wait_until
 
 from pyserver.config import Address
+from pyserver.ipc.assignment import ADMIN
 from pyserver.ipc.channel import Channel, Full, Kind, Message
 from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import Segment
@@ -425,3 +426,51 @@ def test_closing_ends_the_clients_that_are_still_held(door: Door) -> None:
             client.recv(1)
     door.acceptor._held = []
     door.acceptor._spare = -1
+
+
+def test_administrators_come_first_where_there_is_little_room() -> None:
+    """Whoever looks at a server that has too much to do is not to stand behind all the others."""
+    with ExitStack() as opened:
+        door = Door(1, opened)
+        listeners = adopt_or_bind({}, [Address.parse("127.0.0.1:0")] * 2)
+        listeners[1].name = ADMIN
+        poll = select.epoll()
+        opened.callback(poll.close)
+        acceptor = Acceptor(listeners, door.queue, dict(enumerate(door.channels)), poll, lambda: {0: 0})
+        opened.callback(acceptor.close)
+        for index, listener in enumerate([listeners[0]] * 3 + [listeners[1]]):
+            client = opened.enter_context(socket.create_connection(listener.socket.getsockname(), 5))
+            client.sendall(b"%d\n" % index)
+        wait_until(lambda: len(select.select(listeners, (), (), 0)[0]) == 2)
+        said: list[bytes] = []
+        while len(said) < 4:
+            acceptor.look_again()
+            for descriptor, _ in poll.poll(1):
+                acceptor.accept([one.fileno() for one in listeners].index(descriptor))
+            said += door.take(0)
+        assert said == [b"3\n", b"0\n", b"1\n", b"2\n"]
+
+
+def test_the_wait_of_who_had_to_wait_for_room_begins_before_the_accept() -> None:
+    with ExitStack() as opened:
+        door = Door(1, opened)
+        door.clients(2)
+        door.turn_until(lambda: door.queue.depth == 1)
+        wait_until(lambda: door.acceptor.saturations)
+        since = time.monotonic_ns()
+        wait_until(lambda: time.monotonic_ns() > since + 400_000_000)
+
+        def stamp() -> int:
+            door.turn_until(lambda: sum(door.queue.waiting(slot) for slot in range(SLOTS)))
+            for slot in range(SLOTS):
+                received = door.channels[slot].worker_end.receive()
+                if received is not None:
+                    os.close(received[1][0])
+                    door.queue.for_worker(slot).taken(slot, 1)
+                    return received[0].stamp_ns
+            raise AssertionError
+
+        first, second = stamp(), stamp()
+        assert first < since, "accepted at once"
+        # In milliseconds, of a clock that ticks every four or ten.
+        assert second < since + 50_000_000, "and this one waited in the kernel"

@@ -14,6 +14,7 @@ from pyserver.files.resolve import Root, WouldBlock
 from pyserver.handlers.cache import FileCache
 from pyserver.handlers.memo import Memo
 from pyserver.handlers.static import StaticSite
+from pyserver.http.scanner import Bounds
 from pyserver.ipc.assignment import Origin
 from pyserver.ipc.stats import Tally
 from pyserver.limits import FILE_IN_MEMORY_MAX_BYTES
@@ -41,7 +42,14 @@ class ColdRoot(Root):
 class Hall:
     """Where clients come in; nothing happens in it until turn() is called, and no time passes until wait() is."""
 
-    def __init__(self, site: Path, log: Path, errors: Mapping[int, str] | None = None) -> None:
+    def __init__(
+        self,
+        site: Path,
+        log: Path,
+        errors: Mapping[int, str] | None = None,
+        limits: Limits = LIMITS,
+        queue_wait: float = 30.0,
+    ) -> None:
         self.clock = Clock()
         self.tally = Tally()
         self.poll = select.epoll()
@@ -49,13 +57,13 @@ class Hall:
         self.access = AccessLog(str(log), self.clock)
         self.root = ColdRoot(str(site))
         settings = Site(str(site), precompressed=False, errors=errors or {})
-        self.memo = Memo(1 << 20)
+        self.memo = Memo(1 << 20, Bounds(limits.head_bytes, limits.target_bytes, limits.head_fields))
         handler = StaticSite(settings, self.root, self.clock, FileCache(1 << 20, 100))
         handler.on_switch = self.memo.forget
         self.handler = handler
         self.parts: dict[str, Any] = {}
         self.connections: Connections
-        self.equip(access=self.access, memo=self.memo)
+        self.equip(access=self.access, memo=self.memo, limits=limits, queue_wait=queue_wait)
         self.opened: list[socket.socket] = []
 
     def equip(self, **parts: Any) -> None:  # noqa: ANN401  of several types
@@ -68,7 +76,7 @@ class Hall:
         self.connections = Connections(
             self.handler,
             (Origin("http", socket.AF_UNIX),),
-            LIMITS,
+            self.parts["limits"],
             self.clock,
             self.tally,
             Records(self.clock, of("access"), of("failures"), of("slow"), of("proxies")),
@@ -78,9 +86,12 @@ class Hall:
             of("admission"),
             proxies=of("proxies"),
             tracing=of("tracing"),
+            queue_wait=self.parts["queue_wait"],
         )
 
-    def client(self, first: bytes = b"", *, buffer: int = 0) -> socket.socket:
+    def client(
+        self, first: bytes = b"", *, buffer: int = 0, queued: float = 0.0, parked: bool = False
+    ) -> socket.socket:
         """A client that is connected, has sent `first`, and was passed to this worker."""
         ours, theirs = socket.socketpair()
         if buffer:
@@ -88,7 +99,7 @@ class Hall:
         ours.setblocking(False)
         ours.sendall(first)
         self.opened.append(ours)
-        self.connections.adopt(theirs.detach(), 0)
+        self.connections.adopt(theirs.detach(), 0, parked=parked, waited_ns=int(queued * 1e9))
         return ours
 
     def turn(self) -> None:

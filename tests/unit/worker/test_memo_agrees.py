@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.unit.files.process import as_nobody
 from tests.unit.worker.conftest import Hall
 
-from pyserver.config import Proxies, Tracing
+from pyserver.config import Limits, Proxies, Tracing
 from pyserver.handlers.memo import Memo
 from pyserver.ipc.assignment import Origin
 from pyserver.worker import proxies as worker_proxies
@@ -315,6 +315,66 @@ def test_content_is_never_taken_for_a_request(hall: Hall, head: bytes, content: 
     got = client.recv(99999)
     assert got.count(b"HTTP/1.1 ") == 1
     assert got.startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 5], ids=["one after the other", "in pairs", "all at once"])
+def test_the_last_request_of_a_connection_says_so(site: Path, tmp_path: Path, at_once: int) -> None:
+    """limits.requests: its head is known by then, and so is an answer that does not end the connection."""
+    hall = Hall(site, tmp_path / "log", limits=Limits(requests=5))
+    for _ in range(3):
+        client = hall.client()
+        got = b""
+        for _ in range(0, 6, at_once):
+            try:
+                client.sendall(GET * at_once)
+            except BrokenPipeError:
+                break
+            hall.turn()
+            got += client.recv(99999)
+        heads = got.split(b"HTTP/1.1 200")[1:]
+        assert [b"\r\nConnection: close\r\n" in head for head in heads] == [False] * 4 + [True]
+        hall.turn()
+        client.close()
+        hall.turn()
+        assert not hall.connections.table
+    assert all(not answer.close for _, answer in hall.memo.answers.values())
+    assert at_once > 1 or hall.memo.answers, "the others do come from the memo"
+    hall.close()
+
+
+def test_a_connection_may_have_a_single_request(site: Path, tmp_path: Path) -> None:
+    hall = Hall(site, tmp_path / "log", limits=Limits(requests=1))
+    for parked in (False, False, False, True):
+        client = hall.client(GET, parked=parked)
+        hall.turn()
+        assert b"\r\nConnection: close\r\n" in client.recv(99999)
+        assert client.recv(1) == b""
+    hall.close()
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n" % (b"a" * 1000), b"414"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n%b\r\n" % (b"X: y\r\n" * 20), b"431"),
+        # Its fields are known from below a shorter line; together they are too much.
+        (b"GET /%b HTTP/1.1\r\nHost: x\r\nX: %b\r\n\r\n" % (b"a" * 400, b"y" * 1700), b"431"),
+    ],
+    ids=["target", "fields", "head"],
+)
+def test_a_head_that_is_too_much_is_so_with_the_memo_too(
+    site: Path, tmp_path: Path, head: bytes, status: bytes
+) -> None:
+    """limits.head_bytes, target_bytes, head_fields."""
+    tight = Hall(site, tmp_path / "log", limits=Limits(head_bytes=2048, target_bytes=500, head_fields=10))
+    usual = Hall(site, tmp_path / "other-log")
+    line, _, fields = head.partition(b"\r\n")
+    for _ in range(4):
+        said(tight, b"GET / HTTP/1.1\r\n" + fields)
+        assert said(tight, head)[0].startswith(b"HTTP/1.1 " + status)
+        assert said(usual, head)[0].startswith(b"HTTP/1.1 404" if line.startswith(b"GET /a") else b"HTTP/1.1 200")
+    tight.close()
+    usual.close()
 
 
 def test_pipelined_heads_are_taken_apart(hall: Hall) -> None:

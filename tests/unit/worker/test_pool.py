@@ -81,14 +81,16 @@ class Running:
             self.segment.words[self.segment.row(0, word)] = time.monotonic_ns() + int(within_s * 1e9)
         self.channel.master_end.send(Message(kind, generation))
 
-    def client(self, first: bytes = b"") -> socket.socket:
+    def client(self, first: bytes = b"", *, ago: float = 0.0, kind: Kind = Kind.CONNECTIONS) -> socket.socket:
+        """A client that was accepted so long ago."""
         ours, theirs = socket.socketpair()
         self._opened.enter_context(ours)
         ours.settimeout(5)
         ours.sendall(first)
         assert self.queue.take_room()
         number = self.queue.publish(0, 1)
-        message = Message(Kind.CONNECTIONS, carried=1, number=number, stamp_ns=time.monotonic_ns())
+        stamp_ns = time.monotonic_ns() - int(ago * 1e9)
+        message = Message(kind, carried=1, number=number, stamp_ns=stamp_ns)
         self.channel.master_end.send(message, [theirs.fileno()])
         theirs.close()
         return ours
@@ -156,6 +158,35 @@ def test_a_client_is_taken_counted_and_answered(running: Running) -> None:
     assert running.counter("answer_time") > 0
     client.close()
     wait_until(lambda: running.counter("connections_open") == 0)
+
+
+@any_size
+def test_who_has_waited_too_long_in_the_queue_is_refused(running: Running) -> None:
+    client = running.client(GET, ago=31)
+    assert client.recv(10_000).startswith(b"HTTP/1.1 503")
+    assert client.recv(1) == b""
+    wait_until(lambda: running.counter("shed") == 1)
+    assert answered(running.client(GET, ago=15))
+    # One that another worker had let in waits for its next request, and not for us.
+    assert answered(running.client(GET, ago=31, kind=Kind.PARKED))
+    wait_until(lambda: running.counter("requests") == 3)
+    assert (running.queue.room, running.queue.depth) == (64, 0)
+    assert running.counter("shed") == 1
+
+
+def test_near_the_limit_of_open_files_too(running: Running) -> None:
+    """They are not taken then, but for this; the others wait on."""
+    for _ in range(49):
+        running.client(GET[:10])
+    wait_until(lambda: running.counter("connections_open") == 49)
+    old, new = running.client(GET, ago=31), running.client(GET)
+    assert old.recv(10_000).startswith(b"HTTP/1.1 503")
+    wait_until(lambda: running.counter("shed") == 1)
+    wait_until(lambda: running.queue.depth == 1)
+    new.settimeout(2 * ROUND_S)
+    with pytest.raises(TimeoutError):
+        new.recv(1)
+    assert running.counter("connections_open") == 49
 
 
 @any_size

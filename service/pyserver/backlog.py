@@ -1,0 +1,33 @@
+"""How long a client has waited that was not accepted at once.
+
+Owns:    the question to the kernel.
+Never:   reads what a client sent.
+Used by: master.acceptor (from when on a client has waited), worker.shedding (whether that was too long).
+
+While nobody accepts, a client waits in the backlog of its listener, and no clock of ours runs. But the kernel knows
+when data last came from it, or when it was connected, and a request lies there since then. UNIX sockets do not know.
+"""
+
+import socket
+import struct
+from typing import Final, cast
+
+# tcpi_last_data_recv of struct tcp_info (linux/tcp.h), in milliseconds.
+_LAST_DATA_AT: Final = 52
+_LAST_DATA: Final = struct.Struct("=I")
+
+# Without what socket.socket has around it, and does at its making.
+_Socket: Final = cast("type[socket.socket]", socket.SocketType)
+
+
+def untouched(client: int) -> float | None:
+    """Return the seconds since the client of a descriptor sent something or was connected; None: nobody knows."""
+    asked = _Socket(socket.AF_INET, socket.SOCK_STREAM, 0, client)  # of whatever family it is
+    try:
+        told = asked.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_AT + _LAST_DATA.size)
+    except OSError:
+        return None
+    finally:
+        asked.detach()
+    milliseconds: int = _LAST_DATA.unpack_from(told, _LAST_DATA_AT)[0]
+    return milliseconds / 1000

@@ -1,0 +1,35 @@
+import socket
+
+from tests.unit.processes import wait_until
+
+from pyserver.backlog import untouched
+
+
+def test_the_kernel_knows_how_long_a_request_has_been_there() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as client,
+    ):
+        client.sendall(b"GET")
+        served, _ = listener.accept()
+        with served:
+            wait_until(lambda: (untouched(served.fileno()) or 0.0) > 0.3)
+            client.sendall(b" / HTTP/1.1")
+            wait_until(lambda: (untouched(served.fileno()) or 0.0) < 0.3)
+            assert served.recv(100) == b"GET / HTTP/1.1", "it is open, and nothing was read"
+
+
+def test_it_counts_from_the_connect_until_something_comes() -> None:
+    with (
+        socket.create_server(("::1", 0), family=socket.AF_INET6) as listener,
+        socket.create_connection(listener.getsockname()[:2]),
+    ):
+        served, _ = listener.accept()
+        with served:
+            wait_until(lambda: (untouched(served.fileno()) or 0.0) > 0.1)
+
+
+def test_unix_sockets_do_not_know() -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        assert untouched(one.fileno()) is None
