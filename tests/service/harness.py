@@ -367,8 +367,22 @@ class Server:
 class Load:
     """Clients in a process of their own, from `with` to its end; then `failures` and `answered` are there."""
 
-    def __init__(self, address: Address, targets: Mapping[str, str], *, one_shot: int = 4, keep_alive: int = 4) -> None:
-        self._order = {"address": address, "targets": targets, "one_shot": one_shot, "keep_alive": keep_alive}
+    def __init__(
+        self,
+        address: Address,
+        targets: Mapping[str, str],
+        *,
+        one_shot: int = 4,
+        keep_alive: int = 4,
+        rest: float = 0,  # seconds of each client between two requests
+    ) -> None:
+        self._order = {
+            "address": address,
+            "targets": targets,
+            "one_shot": one_shot,
+            "keep_alive": keep_alive,
+            "rest": rest,
+        }
         self.answered: dict[str, int] = {}
         self.failures: list[dict[str, Any]] = []
         self.longest = 0.0
@@ -444,6 +458,11 @@ def session_of(pid: int) -> int:
     return int(fields[3]) if fields else -1
 
 
+def children_of(pid: int) -> list[int]:
+    """Return the children of a process, also those that have ended and were not reaped."""
+    return [each for each in processes() if (fields := _stat(each)) and int(fields[1]) == pid]
+
+
 def cpu_seconds(pid: int) -> float:
     """Return user and system time of a process."""
     fields = _stat(pid)
@@ -473,6 +492,7 @@ __all__ = [
     "Load",
     "SegmentError",
     "Server",
+    "children_of",
     "cpu_seconds",
     "descriptors",
     "parse_url",
