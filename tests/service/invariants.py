@@ -37,7 +37,7 @@ def assert_no_slot_leaked(server: Server, capacity: int) -> None:
 
 
 @contextmanager
-def totals_watched(server: Server) -> Iterator[list[str]]:
+def totals_watched(server: Server, every: float = 0.003) -> Iterator[list[str]]:
     """Sample the totals all along; what went backwards is in the list."""
     backwards: list[str] = []
     over = threading.Event()
@@ -45,7 +45,7 @@ def totals_watched(server: Server) -> Iterator[list[str]]:
 
     def watch() -> None:
         before = server.counters()
-        while not over.wait(0.003):
+        while not over.wait(every):
             seen = server.look()
             backwards.extend(
                 f"{name} from {before[name]} to {seen.totals[name]}"

@@ -35,6 +35,6 @@ def run_of(grows_kib_per_s: float) -> Outcome:
 
 def test_what_grows_is_told_from_what_is_noisy() -> None:
     growth, noise = soak.grown(run_of(0).samples)
-    assert growth < noise / 3
+    assert growth < noise / 2
     growth, noise = soak.grown(run_of(10).samples)
     assert growth > noise
