@@ -9,6 +9,7 @@ The format is the "combined" of Apache and nginx. Bytes that could end a line or
 are written as \xHH, as Apache does (T-42).
 """
 
+import contextlib
 import logging
 import os
 import re
@@ -219,7 +220,8 @@ class AccessLog:
             batch.run()
             self.written(batch)
         if self._fd > 2:
-            os.close(self._fd)
+            with contextlib.suppress(OSError):  # what its disk has to say of it (close(2)): closed it is, all the same
+                os.close(self._fd)
 
     def _batch(self) -> Batch:
         lines, self._lines, self._bytes = self._lines, [], 0

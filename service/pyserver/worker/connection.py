@@ -41,6 +41,7 @@ from pyserver.limits import (
     LINGER_MAX_BYTES,
     LINGER_S,
     PARKING_TICKS_PER_S,
+    PAUSE_TOLD_EVERY_S,
     RECV_BYTES,
     ROOT_MISSED_REST_S,
     STALL_BYTES,
@@ -64,7 +65,11 @@ _PATIENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 
 
 # What can happen to a file that is being sent, so that the rest of it must not be.
-_SPOILT: Final = {Outcome.SHRANK: "became shorter", Outcome.CHANGED: "changed"}
+_SPOILT: Final = {
+    Outcome.SHRANK: "became shorter",
+    Outcome.CHANGED: "changed",
+    Outcome.UNREAD: "could not be read",
+}
 
 
 # The type below socket.socket, whose Python part (files, copies, enumerations) nobody here uses: it would cost every
@@ -195,6 +200,7 @@ class Connections:
         self._parking: Parking[Connection] = Parking(clock.now)
         self._tidied = clock.second
         self._tidy_at = inf  # sooner than in the next second
+        self._memory_told_at = 0.0  # monotonic: when that there is none is worth a line in the log again
 
     # -- events, called by worker.pool ---------------------------------------------------------
 
@@ -456,7 +462,10 @@ class Connections:
                 self._tally.memo_misses += 1
                 return self._send(connection, request, too_many)
         sites = self._others.get(connection.origin, self._sites) if self._others else self._sites
-        answer = sites.respond(request, lifecycle.persistence(request, self.draining))
+        try:
+            answer = sites.respond(request, lifecycle.persistence(request, self.draining))
+        except MemoryError:
+            return self._send(connection, request, self._without_memory(request))
         if isinstance(answer, Pending):
             self._hand_over(connection, request, answer)
             return False
@@ -479,6 +488,19 @@ class Connections:
             connection=lifecycle.connection_field(request.minor, keep),
             head_only=request.method == b"HEAD",
             fields=(b"Retry-After: %d\r\n" % after,),
+        )
+
+    def _without_memory(self, request: Request) -> Response:
+        """Return the answer to a request that there is no memory for (RFC 9110 15.6.4): it passes."""
+        if self._clock.now >= self._memory_told_at:
+            self._memory_told_at = self._clock.now + PAUSE_TOLD_EVERY_S
+            log.error("no memory for an answer (MemoryMax=, or the machine's), refusing by 503")
+        keep = lifecycle.persistence(request, self.draining)
+        return error_response(
+            503,
+            date=imf_fixdate(self._clock.second),
+            connection=lifecycle.connection_field(request.minor, keep),
+            head_only=request.method == b"HEAD",
         )
 
     def _send(self, connection: Connection, request: Request, response: Response, *, looked: bool = True) -> bool:
@@ -623,7 +645,10 @@ class Connections:
             connection.phase = Phase.READING
             connection.request = None
             try:
-                answer = pending.finish()
+                try:
+                    answer = pending.finish()
+                except MemoryError:
+                    answer = self._without_memory(request)
                 if isinstance(answer, Pending):  # something else stands in for what is not there, and is on the disk
                     self._hand_over(connection, request, answer)
                 else:
