@@ -358,6 +358,7 @@ class WallClock:
             "DONT_FAKE_MONOTONIC": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "NO_FAKE_STAT": "1",
+            "FAKETIME_DISABLE_SHM": "1",  # else a killed worker would leave its names in /dev/shm
         }
 
     def step(self, seconds: int) -> None:
