@@ -22,7 +22,7 @@ from tests.service import brokenfs
 from tests.service.brokenfs import Broken
 from tests.service.client import Client, Failure, Reset, Truncated, request
 from tests.service.conftest import Serve
-from tests.service.harness import CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, wait_until
+from tests.service.harness import CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, SHM, wait_until
 from tests.service.invariants import kept
 
 from pyserver.worker.transport import untaken
@@ -358,13 +358,18 @@ class WallClock:
             "DONT_FAKE_MONOTONIC": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "NO_FAKE_STAT": "1",
-            "FAKETIME_DISABLE_SHM": "1",  # else a killed worker would leave its names in /dev/shm
         }
 
     def step(self, seconds: int) -> None:
         new = self.path.with_suffix(".new")
         new.write_text(f"{seconds:+d}\n")
         new.rename(self.path)
+
+    @staticmethod
+    def tidy(pid: int) -> None:
+        """Take away what libfaketime leaves in shared memory when a process ends by exec or _exit."""
+        for name in (f"faketime_shm_{pid}", f"sem.faketime_sem_{pid}"):
+            (SHM / name).unlink(missing_ok=True)
 
 
 @pytest.fixture
@@ -410,6 +415,7 @@ def test_clock_that_is_stepped(serve: Serve, site: Path, tmp_path: Path, wall_cl
         wait_until(lambda: server.ask("/small.txt").status == 200)
     assert server.generations() == {0: 1, 1: 1}
     assert server.counters()["deadlines"] == 0
+    wall_clock.tidy(server.pid)
 
 
 # -- clients --------------------------------------------------------------------------------------------------
