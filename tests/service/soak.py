@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.service.client import Failure, Truncated, request
-from tests.service.harness import Load, Server, descriptors, wait_until
+from tests.service.harness import TREE, UNWANTED, Load, Server, descriptors, wait_until
 from tests.service.invariants import assert_no_slot_leaked, own_descriptors, totals_watched, zombies
 
 # What is no growth: the sum moves so much with what is under way, with kills, and with the collector's turns.
@@ -246,6 +246,7 @@ def soak(seconds: float, *, seed: int, rest: float = 0.01, say: Callable[[str], 
             threads=4,
             dev=False,
             access_log=Path(home) / "access.log",
+            code=_copied(TREE / "service", Path(home) / "service"),  # a reload takes new code: the tree may change
             settings={
                 "server.respawn_delay_max": 0.05,
                 "server.drain": 10,
@@ -258,11 +259,19 @@ def soak(seconds: float, *, seed: int, rest: float = 0.01, say: Callable[[str], 
             server.ready()
             _run(server, site, outcome, chance, rest, say)
         finally:
+            unwanted = [number for number, line in enumerate(server.log) if UNWANTED.search(line)][:3]
+            outcome.amiss += ["\n".join(server.log[max(0, number - 3) : number + 20]) for number in unwanted]
+            server.may_complain = True  # it is said here, with what stands around it
             server.finish()
     growth, noise = grown(outcome.samples)
     if growth > noise:
         outcome.amiss.append(f"memory grew by {growth:.0f} KiB, more than {noise:.0f} KiB")
     return outcome
+
+
+def _copied(code: Path, to: Path) -> Path:
+    shutil.copytree(code, to, ignore=shutil.ignore_patterns("__pycache__"))
+    return to
 
 
 def _run(

@@ -7,7 +7,7 @@ import pytest
 from tests.service import soak
 from tests.service.soak import Outcome, Sample
 
-SECONDS = 25
+SECONDS = 20
 
 
 @pytest.mark.timeout(240)
