@@ -12,6 +12,8 @@ without the line to those who need it (Fetch standard 3.3.5, "CORS protocol and 
 from collections.abc import Collection
 from typing import Final
 
+from pyserver.http.response import field_line
+
 ANY: Final = b"*"
 
 _ALLOW: Final = b"Access-Control-Allow-Origin"
@@ -48,7 +50,7 @@ def named(origins: Collection[bytes], origin: bytes | None) -> bytes:
     """
     if origin is None or not varies(origins) or origin not in origins:
         return b""
-    return b"%b: %b\r\n%b: %b\r\n" % (_ALLOW, origin, *_EXPOSE)
+    return field_line(_ALLOW, origin) + field_line(*_EXPOSE)
 
 
 def preflight(origins: Collection[bytes], origin: bytes | None, method: bytes | None) -> bytes:

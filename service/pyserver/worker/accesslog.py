@@ -33,6 +33,14 @@ def escape(value: bytes) -> bytes:
     return _UNSAFE.sub(lambda found: b"\\x%02X" % found[0][0], value)
 
 
+def first_line(head: bytes) -> bytes:
+    """Return what comes before the first CR or LF: what follows may be fields, and among them secrets.
+
+    Where one of them stands alone the request is refused, so no line of a good one is cut short.
+    """
+    return head.partition(b"\r")[0].partition(b"\n")[0]
+
+
 def stamp(second: int) -> bytes:
     """Return the time as the combined format has it, in local time; month names are never a locale's."""
     at = time.localtime(second)
@@ -157,7 +165,7 @@ class AccessLog:
         line = b'%b - - %b "%b" %d %d "%b" "%b"\n' % (
             peer,
             self._stamp,
-            escape(head.partition(b"\r\n")[0]) or b"-",
+            escape(first_line(head)) or b"-",
             status,
             content_bytes,
             escape(field(head, b"referer") or b"-"),
