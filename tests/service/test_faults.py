@@ -252,13 +252,13 @@ def test_worker_without_memory_refuses_what_needs_some(serve: Serve, site: Path)
 
 
 @contextlib.contextmanager
-def no_more_processes(pid: int) -> Iterator[None]:
-    """Put a process into a control group that has no room for another (cgroups(7), of either version)."""
+def no_more_tasks(pid: int, most: int = 1) -> Iterator[None]:
+    """Put a process into a control group with room for so many, itself included (cgroups(7), of either version)."""
     mounted = [Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup")]
     group = next((each for each in mounted if (each / "cgroup.procs").exists()), mounted[-1]) / f"pyserver-test-{pid}"
     try:
         group.mkdir()
-        (group / "pids.max").write_text("1")
+        (group / "pids.max").write_text(str(most))
         (group / "cgroup.procs").write_text(str(pid))
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -286,11 +286,21 @@ def test_worker_that_cannot_be_forked_is_tried_again(serve: Serve, site: Path) -
     server = serve(settings={"server.respawn_delay_max": 0.5})
     with kept(server, site):
         told = "cannot fork worker 0: Resource temporarily unavailable, trying again"
-        with no_more_processes(server.pid), server.logs(told):
+        with no_more_tasks(server.pid), server.logs(told):
             server.kill_worker(0)
             wait_until(lambda: server.logged("cannot fork"))
             assert server.ask("/small.txt", within=15).status == 200, "the other serves"
         server.replaced(0, 1)
+
+
+def test_worker_that_has_room_for_few_threads_serves_with_those(serve: Serve, site: Path) -> None:
+    server = serve(workers=1, threads=8)
+    with kept(server, site), no_more_tasks(server.pid, 4):
+        with server.logs(r"worker 0: only 3 of 8 threads could be started \(TasksMax=\)"):
+            server.kill_worker(0)
+            server.replaced(0, 1)
+        for _ in range(20):
+            assert server.ask("/middling.bin").status == 200
 
 
 def test_worker_that_breaks_its_memory_is_told_and_replaced(serve: Serve, site: Path) -> None:
