@@ -2,14 +2,13 @@
 
 import os
 import posixpath
-import sys
 import tempfile
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
-import atheris  # type: ignore[import-untyped]  # not among what ./dev test installs
+from tests.fuzz import target as fuzzing
 
-with atheris.instrument_imports(include=["pyserver"]):
+with fuzzing.instrumented():
     from tests.corpus.sources import lines
 
     from pyserver.clock import Clock
@@ -117,21 +116,15 @@ def served(raw: bytes) -> None:
     )
 
 
-def seeds(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    known = [b"dir/../%61", b"in/page", b"up/www/a", b"%2e%2e%2fsecret", b".git/config", b"dir//./index.html", b"a%20b"]
-    known += [
+SEEDS = (
+    *(b"dir/../%61", b"in/page", b"up/www/a", b"%2e%2e%2fsecret", b".git/config", b"dir//./index.html", b"a%20b"),
+    *(
         line.replace(b"{FILE}", b"secret").replace(b"{target}", b"dir")
         for name in ("traversal.txt", "redirect.txt", "crlf.txt")
         for line in lines(name)
-    ]
-    for number, raw in enumerate(known):
-        (folder / f"seed-{number}").write_bytes(raw)
+    ),
+)
 
 
 if __name__ == "__main__":
-    folders = [Path(argument) for argument in sys.argv[1:] if not argument.startswith("-")]
-    if folders and not folders[0].exists():
-        seeds(folders[0])
-    atheris.Setup(sys.argv, one_input)
-    atheris.Fuzz()
+    fuzzing.main(one_input, SEEDS)

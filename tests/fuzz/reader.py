@@ -1,11 +1,8 @@
 """Fuzz the request reader: one connection's bytes, whole and cut. See README.md."""
 
-import sys
-from pathlib import Path
+from tests.fuzz import target as fuzzing
 
-import atheris  # type: ignore[import-untyped]  # not among what ./dev test installs
-
-with atheris.instrument_imports(include=["pyserver"]):
+with fuzzing.instrumented():
     from tests.corpus.replay import replay
     from tests.corpus.sources import requests
     from tests.corpus.test_oracle import accepted, check
@@ -34,17 +31,12 @@ def one_input(data: bytes) -> None:
         check(exchange, message)
 
 
-def seeds(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    known = [row["send"].encode("latin-1") for row in ROWS] + [entry.raw for entry in requests()]
-    for number, raw in enumerate(known):
-        if len(raw) <= 4096:
-            (folder / f"seed-{number}").write_bytes(b"\xff\x07\x00" + raw)
+SEEDS = tuple(
+    b"\xff\x07\x00" + raw
+    for raw in (*(row["send"].encode("latin-1") for row in ROWS), *(entry.raw for entry in requests()))
+    if len(raw) <= 4096
+)
 
 
 if __name__ == "__main__":
-    folders = [Path(argument) for argument in sys.argv[1:] if not argument.startswith("-")]
-    if folders and not folders[0].exists():
-        seeds(folders[0])
-    atheris.Setup(sys.argv, one_input)
-    atheris.Fuzz()
+    fuzzing.main(one_input, SEEDS)

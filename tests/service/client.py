@@ -221,9 +221,11 @@ def _ask_checked(client: Client, target: str, digest: str, *fields: str) -> Answ
     return answer
 
 
-def _one_shot(address: Address, targets: list[tuple[str, str]], over: threading.Event, report: Report) -> None:
+def _one_shot(
+    address: Address, targets: list[tuple[str, str]], over: threading.Event, report: Report, rest: float
+) -> None:
     turn = 0
-    while not over.is_set():
+    while not over.wait(rest):
         turn += 1
         since = time.monotonic()
         try:
@@ -235,7 +237,9 @@ def _one_shot(address: Address, targets: list[tuple[str, str]], over: threading.
         report.longest = max(report.longest, time.monotonic() - since)
 
 
-def _keep_alive(address: Address, targets: list[tuple[str, str]], over: threading.Event, report: Report) -> None:
+def _keep_alive(
+    address: Address, targets: list[tuple[str, str]], over: threading.Event, report: Report, rest: float
+) -> None:
     turn = 0
     while not over.is_set():
         # The connection may have been cut any time since its last answer was on its way; when that was read tells only
@@ -243,8 +247,9 @@ def _keep_alive(address: Address, targets: list[tuple[str, str]], over: threadin
         before = since = time.monotonic()
         try:
             with Client(address, within=20) as client:
-                while not over.is_set():
+                while not over.wait(rest):
                     turn += 1
+                    since = time.monotonic()
                     answer = _ask_checked(client, *targets[turn % len(targets)])
                     report.answered += 1
                     report.longest = max(report.longest, time.monotonic() - since)
@@ -274,7 +279,7 @@ def main() -> None:
     kinds = [(_one_shot, "one-shot")] * order["one_shot"] + [(_keep_alive, "keep-alive")] * order["keep_alive"]
     reports = [Report(kind) for _, kind in kinds]
     threads = [
-        threading.Thread(target=work, args=(address, targets, over, report))
+        threading.Thread(target=work, args=(address, targets, over, report, order.get("rest", 0)))
         for (work, _), report in zip(kinds, reports, strict=True)
     ]
     idle = [Client(address, within=20) for _ in range(order.get("idle", 0))]

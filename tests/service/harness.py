@@ -82,6 +82,10 @@ class Server:
         without: Sequence[int] = (),  # capabilities
         dev: bool = True,
         code: Path = TREE / "service",
+        within: Sequence[
+            str
+        ] = (),  # a program that becomes its command, in other circumstances: unshare(1), prlimit(1)
+        environ: Mapping[str, str] | None = None,  # further variables
     ) -> None:
         self.log: list[str] = []
         self.notifications: list[Notification] = []
@@ -90,6 +94,7 @@ class Server:
         self._home = tempfile.TemporaryDirectory(prefix="pyserver-")  # short: it is part of a socket's address
         self._watchdog = watchdog
         self._code = code
+        self._environ = environ or {}
         arguments = ["serve", *(("--root", str(root)) if config is None else ("--config", str(config)))]
         arguments += ["--threads", str(threads), *(() if workers is None else ("--workers", str(workers)))]
         for address in bind:
@@ -101,7 +106,7 @@ class Server:
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notify.bind(f"{self._home.name}/notify")
         self._process = self._start(
-            [sys.executable, *(("-W", "error", "-X", "dev") if dev else ()), "-m", "pyserver", *arguments],
+            [*within, sys.executable, *(("-W", "error", "-X", "dev") if dev else ()), "-m", "pyserver", *arguments],
             {
                 "listeners": [one.fileno() for _, one in listeners],
                 "names": [name for name, _ in listeners] if named else [],
@@ -121,6 +126,7 @@ class Server:
         environ |= {"PYTHONPATH": str(self._code), "NOTIFY_SOCKET": f"{self._home.name}/notify"}
         if self._watchdog:
             environ["WATCHDOG_USEC"] = str(int(self._watchdog * 1e6))
+        environ |= self._environ
         descriptors = order["listeners"]
         assert isinstance(descriptors, list)
         return subprocess.Popen(
@@ -326,7 +332,7 @@ class Server:
             except AssertionError:
                 amiss.append("did not stop within 15 s of SIGTERM")
                 self.kill_master()
-        killed = self._process.wait() == -signal.SIGKILL
+        killed = self._process.wait() < 0
         try:
             wait_until(lambda: not self.survivors(), within=5)
         except AssertionError:
@@ -367,8 +373,22 @@ class Server:
 class Load:
     """Clients in a process of their own, from `with` to its end; then `failures` and `answered` are there."""
 
-    def __init__(self, address: Address, targets: Mapping[str, str], *, one_shot: int = 4, keep_alive: int = 4) -> None:
-        self._order = {"address": address, "targets": targets, "one_shot": one_shot, "keep_alive": keep_alive}
+    def __init__(
+        self,
+        address: Address,
+        targets: Mapping[str, str],
+        *,
+        one_shot: int = 4,
+        keep_alive: int = 4,
+        rest: float = 0,  # seconds of each client between two requests
+    ) -> None:
+        self._order = {
+            "address": address,
+            "targets": targets,
+            "one_shot": one_shot,
+            "keep_alive": keep_alive,
+            "rest": rest,
+        }
         self.answered: dict[str, int] = {}
         self.failures: list[dict[str, Any]] = []
         self.longest = 0.0
@@ -444,6 +464,11 @@ def session_of(pid: int) -> int:
     return int(fields[3]) if fields else -1
 
 
+def children_of(pid: int) -> list[int]:
+    """Return the children of a process, also those that have ended and were not reaped."""
+    return [each for each in processes() if (fields := _stat(each)) and int(fields[1]) == pid]
+
+
 def cpu_seconds(pid: int) -> float:
     """Return user and system time of a process."""
     fields = _stat(pid)
@@ -474,6 +499,7 @@ __all__ = [
     "Load",
     "SegmentError",
     "Server",
+    "children_of",
     "cpu_seconds",
     "descriptors",
     "parse_url",

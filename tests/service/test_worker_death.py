@@ -4,74 +4,23 @@ import hashlib
 import os
 import random
 import signal
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import posix_ipc
 import pytest
 from tests.service.client import Client, request
 from tests.service.conftest import Serve
 from tests.service.faults import hold_queue_mutex
-from tests.service.harness import Load, Server, descriptors, wait_until
-
-from pyserver.ipc.stats import COUNTERS
+from tests.service.harness import Load, descriptors, wait_until
+from tests.service.invariants import assert_no_slot_leaked, totals_watched
 
 KILLS = 200
 TARGETS = ("index.html", "small.txt", "middling.bin")
-MONOTONE = [counter.name for counter in COUNTERS if not counter.gauge]
 
 
 def digests(site: Path) -> dict[str, str]:
     return {f"/{name}": hashlib.sha256((site / name).read_bytes()).hexdigest() for name in TARGETS}
-
-
-def semaphores(server: Server) -> dict[str, int]:
-    """Return the real values, as the kernel has them."""
-    values = {}
-    for name in ("empty_slots", "filled_slots", "queue_mutex", "stats_mutex"):
-        semaphore = posix_ipc.Semaphore(f"/pyserver.{server.pid}.{name}")
-        values[name] = semaphore.value
-        semaphore.close()
-    return values
-
-
-def assert_no_slot_leaked(server: Server, capacity: int) -> None:
-    """When it is quiet, every slot is empty, by the ledger and by the semaphores."""
-    wait_until(lambda: server.look().empty_slots == capacity, why="an empty queue by the ledger")
-    seen = server.look()
-    assert (seen.filled_slots, seen.in_hand) == (0, 0)
-    assert semaphores(server) == {"empty_slots": capacity, "filled_slots": 0, "queue_mutex": 1, "stats_mutex": 1}
-
-
-@contextmanager
-def totals_watched(server: Server) -> Iterator[list[str]]:
-    """Sample the totals all along; what went backwards is in the list."""
-    backwards: list[str] = []
-    over = threading.Event()
-    server.look()
-
-    def watch() -> None:
-        before = server.counters()
-        while not over.wait(0.003):
-            seen = server.look()
-            backwards.extend(
-                f"{name} from {before[name]} to {seen.totals[name]}"
-                for name in MONOTONE
-                if seen.totals[name] < before[name]
-            )
-            before = seen.totals
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield backwards
-    finally:
-        over.set()
-        watcher.join()
 
 
 @pytest.mark.timeout(240)

@@ -11,6 +11,9 @@ from itertools import count
 from types import CodeType, FrameType
 from typing import Any
 
+# Where a whole worker or master is made anew to be killed at each step: every third, unless there is time for all.
+STRIDE = 1 if os.environ.get("PYSERVER_EVERY_STEP") else 3
+
 
 class Child:
     """A forked child that runs `body` and exits with what it returns."""

@@ -67,6 +67,8 @@ class Generations:
 
     def view(self, second: int) -> View:
         """Return what an answer that is begun at `second` is made from."""
+        if second < self._looked_at:  # the clock was stepped back: what comes now is later all the same
+            self._looked_at = 0
         return View(self._root, second, wanting=self._looked_at != second)
 
     @property

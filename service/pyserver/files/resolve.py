@@ -8,6 +8,7 @@ Fails:   RootError (the root is not usable, or this kernel cannot confine us), W
 Used by: files.generation (the root), files.look (opens, reads), worker.connection (in_memory, fd).
 """
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -327,7 +328,8 @@ class OpenFile:
         """Close the descriptor now; again is harmless."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
-            os.close(fd)
+            with contextlib.suppress(OSError):  # of a disk that is gone (close(2)): it is closed
+                os.close(fd)
 
     def __del__(self) -> None:
         self.close()

@@ -38,7 +38,7 @@ from pyserver.http.dates import imf_fixdate
 from pyserver.http.errors import ProtocolError
 from pyserver.http.headers import field
 from pyserver.http.request import Request
-from pyserver.http.response import Response, error_response, head
+from pyserver.http.response import Response, error_response, field_line, head
 from pyserver.http.validators import is_precise
 
 # RFC 9110 9.1: a method that is known and not for files is 405 with Allow (15.5.6), any other is 501 (15.6.2). To those
@@ -477,7 +477,7 @@ class StaticSite:
         return self._redirect(301, target.encode(path) + query, request, connection)
 
     def _redirect(self, status: int, location: bytes, request: Request, connection: bytes) -> Response:
-        return self._built_in(status, request, connection, b"Location: %b\r\n" % location)
+        return self._built_in(status, request, connection, field_line(b"Location", location))
 
     def _bare(self, status: int, request: Request, connection: bytes, lines: bytes) -> Response:
         """Return a 204 or 304: a head, and never any content (RFC 9112 6.3)."""

@@ -22,7 +22,7 @@ from pyserver.handlers.static import LookAgain, Pending
 from pyserver.http import lifecycle
 from pyserver.http.dates import imf_fixdate
 from pyserver.http.request import Request
-from pyserver.http.response import Response, head
+from pyserver.http.response import Response, field_line, head
 from pyserver.ipc.observe import Snapshot, as_document
 
 Exposition = Callable[[Snapshot, str], tuple[str, bytes]]
@@ -75,7 +75,8 @@ class Status:
 
     def _answer(self, page: Page, request: Request, *, keep: bool) -> Response:
         lines = [
-            b"Content-Type: %b\r\nX-Content-Type-Options: nosniff\r\n" % page.kind.encode(),
+            field_line(b"Content-Type", page.kind.encode()),  # a library's, which may repeat what was asked for
+            b"X-Content-Type-Options: nosniff\r\n",
             b"Content-Length: %d\r\nCache-Control: no-store\r\n" % len(page.content),
             b"Content-Security-Policy: %b\r\nReferrer-Policy: no-referrer\r\n" % page.policy,
         ]

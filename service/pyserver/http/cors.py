@@ -12,6 +12,8 @@ without the line to those who need it (Fetch standard 3.3.5, "CORS protocol and 
 from collections.abc import Collection
 from typing import Final
 
+from pyserver.http.response import field_line
+
 ANY: Final = b"*"
 
 _ALLOW: Final = b"Access-Control-Allow-Origin"
@@ -19,6 +21,7 @@ _ALLOW: Final = b"Access-Control-Allow-Origin"
 # What scripts may see beside the fields that Fetch calls safelisted (2.2.2), which lack all that partial content and
 # validators need. PDF viewers and players ask for it.
 _EXPOSE: Final = (b"Access-Control-Expose-Headers", b"Accept-Ranges, Content-Encoding, Content-Range, ETag")
+_EXPOSED: Final = field_line(*_EXPOSE)
 
 # A preflight asks whether a request may be made that a form could not make. Any field may come along, since none does
 # harm here; "*" stands for all of them where there are no credentials. Browsers keep the answer for two hours or a day
@@ -48,7 +51,7 @@ def named(origins: Collection[bytes], origin: bytes | None) -> bytes:
     """
     if origin is None or not varies(origins) or origin not in origins:
         return b""
-    return b"%b: %b\r\n%b: %b\r\n" % (_ALLOW, origin, *_EXPOSE)
+    return field_line(_ALLOW, origin) + _EXPOSED
 
 
 def preflight(origins: Collection[bytes], origin: bytes | None, method: bytes | None) -> bytes:

@@ -9,6 +9,7 @@ The format is the "combined" of Apache and nginx. Bytes that could end a line or
 are written as \xHH, as Apache does (T-42).
 """
 
+import contextlib
 import logging
 import os
 import re
@@ -30,6 +31,14 @@ _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep",
 def escape(value: bytes) -> bytes:
     r"""Return the value with everything but harmless printable ASCII as \xHH."""
     return _UNSAFE.sub(lambda found: b"\\x%02X" % found[0][0], value)
+
+
+def first_line(head: bytes) -> bytes:
+    """Return what comes before the first CR or LF: what follows may be fields, and among them secrets.
+
+    Where one of them stands alone the request is refused, so no line of a good one is cut short.
+    """
+    return head.partition(b"\r")[0].partition(b"\n")[0]
 
 
 def stamp(second: int) -> bytes:
@@ -179,7 +188,7 @@ class AccessLog:
         return b'%b - - %b "%b" %d %d "%b" "%b"\n' % (
             peer,
             stamp,
-            escape(head.partition(b"\r\n")[0]) or b"-",
+            escape(first_line(head)) or b"-",
             status,
             content_bytes,
             escape(field(head, b"referer") or b"-"),
@@ -238,7 +247,8 @@ class AccessLog:
             batch.run()
             self.written(batch)
         if self._fd > 2:
-            os.close(self._fd)
+            with contextlib.suppress(OSError):  # what its disk has to say of it (close(2)): closed it is, all the same
+                os.close(self._fd)
 
     def _batch(self) -> Batch:
         lines, self._lines, self._bytes = self._lines, [], 0

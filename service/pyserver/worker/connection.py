@@ -43,6 +43,7 @@ from pyserver.limits import (
     LINGER_MAX_BYTES,
     LINGER_S,
     PARKING_TICKS_PER_S,
+    PAUSE_TOLD_EVERY_S,
     PROXY_HEADER_MAX_BYTES,
     RECV_BYTES,
     ROOT_MISSED_REST_S,
@@ -79,7 +80,11 @@ _PATIENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 
 
 # What can happen to a file that is being sent, so that the rest of it must not be.
-_SPOILT: Final = {Outcome.SHRANK: "became shorter", Outcome.CHANGED: "changed"}
+_SPOILT: Final = {
+    Outcome.SHRANK: "became shorter",
+    Outcome.CHANGED: "changed",
+    Outcome.UNREAD: "could not be read",
+}
 
 
 # The type below socket.socket, whose Python part (files, copies, enumerations) nobody here uses: it would cost every
@@ -255,6 +260,7 @@ class Connections:
         self._parking: Parking[Connection] = Parking(clock.now)
         self._tidied = clock.second
         self._tidy_at = inf  # sooner than in the next second
+        self._memory_told_at = 0.0  # monotonic: when that there is none is worth a line in the log again
 
     # -- events, called by worker.pool ---------------------------------------------------------
 
@@ -647,7 +653,10 @@ class Connections:
         sites = self._others.get(connection.origin, self._sites) if self._others else self._sites
         leaves = self._leaving and (self.draining or self._stays(connection))
         last = self._requests > 0 and self._is_last(connection)
-        answer = sites.respond(request, lifecycle.persistence(request, leaves or last))
+        try:
+            answer = sites.respond(request, lifecycle.persistence(request, leaves or last))
+        except MemoryError:
+            return self._send(connection, request, self._without_memory(connection, request))
         if isinstance(answer, Pending):
             self._tally.file_cache_misses += sites is self._sites
             self._hand_over(connection, request, answer)
@@ -676,15 +685,31 @@ class Connections:
         after = 0 if places is None else self._admission.request(places, client)
         if not after:
             return None
-        leaves = self._leaving and (self.draining or self._stays(connection))
-        last = self._requests > 0 and self._is_last(connection)
-        keep = lifecycle.persistence(request, leaves or last)
+        keep = lifecycle.persistence(request, self._ends_with_this(connection))
         return error_response(
             429,
             date=imf_fixdate(self._clock.second),
             connection=lifecycle.connection_field(request.minor, keep),
             head_only=request.method == b"HEAD",
             fields=(b"Retry-After: %d\r\n" % after,),
+        )
+
+    def _ends_with_this(self, connection: Connection) -> bool:
+        """Tell whether the connection ends after the next answer, whatever the client wishes."""
+        leaves = self._leaving and (self.draining or self._stays(connection))
+        return leaves or (self._requests > 0 and self._is_last(connection))
+
+    def _without_memory(self, connection: Connection, request: Request) -> Response:
+        """Return the answer to a request that there is no memory for (RFC 9110 15.6.4): it passes."""
+        if self._clock.now >= self._memory_told_at:
+            self._memory_told_at = self._clock.now + PAUSE_TOLD_EVERY_S
+            log.error("no memory for an answer (MemoryMax=, or the machine's), refusing by 503")
+        keep = lifecycle.persistence(request, self._ends_with_this(connection))
+        return error_response(
+            503,
+            date=imf_fixdate(self._clock.second),
+            connection=lifecycle.connection_field(request.minor, keep),
+            head_only=request.method == b"HEAD",
         )
 
     def _send(self, connection: Connection, request: Request, response: Response, *, looked: bool = True) -> bool:
@@ -856,7 +881,10 @@ class Connections:
             connection.request = None
             connection.worked += time.monotonic() - handed
             try:
-                answer = pending.finish()
+                try:
+                    answer = pending.finish()
+                except MemoryError:
+                    answer = self._without_memory(connection, request)
                 if isinstance(answer, Pending):  # something else stands in for what is not there, and is on the disk
                     self._hand_over(connection, request, answer)
                 else:

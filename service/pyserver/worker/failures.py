@@ -10,7 +10,7 @@ from typing import Final
 
 from pyserver.clock import Clock
 from pyserver.http.headers import field
-from pyserver.worker.accesslog import escape
+from pyserver.worker.accesslog import escape, first_line
 
 log = logging.getLogger("pyserver")
 
@@ -58,7 +58,7 @@ class Failures:
             self._left_out += 1
             return
         self._noted += 1
-        line, _, rest = head.partition(b"\r\n")
+        line = first_line(head)
         method, _, target = line.rpartition(b" ")[0].partition(b" ")
         fields = {
             "HTTP_METHOD": escape(method),
@@ -72,7 +72,7 @@ class Failures:
         }
         if request_id:
             fields["REQUEST_ID"] = request_id
-        if rest:
+        if len(line) < len(head):
             fields |= {name: escape(value) for name, of in _FIELDS.items() if (value := field(head, of))}
         level = logging.WARNING if status >= 500 else logging.INFO
         text = escape(line).decode("ascii") or "-"

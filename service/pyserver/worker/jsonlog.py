@@ -16,7 +16,7 @@ from typing import Final
 
 from pyserver.clock import Clock
 from pyserver.http.headers import field
-from pyserver.worker.accesslog import AccessLog, Details
+from pyserver.worker.accesslog import AccessLog, Details, first_line
 
 # With the quotation marks around it.
 _quoted: Final = json.JSONEncoder(ensure_ascii=True).encode
@@ -54,7 +54,7 @@ class JsonLog(AccessLog):
     def _line(
         self, stamp: bytes, peer: bytes, head: bytes, status: int, content_bytes: int, details: Details | None
     ) -> bytes:
-        first, _, rest = head.partition(b"\r\n")
+        first = first_line(head)
         parts = [f'{{"time":"{stamp.decode()}","client":{_quoted(text(peer))}']
         line = _LINE.fullmatch(first)
         if line is not None:
@@ -65,7 +65,7 @@ class JsonLog(AccessLog):
         else:  # it is no request
             parts.append(f',"request":{_quoted(text(first))}')
         parts.append(f',"status":{status},"bytes":{content_bytes}')
-        if rest:
+        if len(first) < len(head):
             for name, of in _FIELDS:
                 value = field(head, of)
                 if value is not None:

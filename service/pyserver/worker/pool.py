@@ -100,10 +100,16 @@ class Pool:
 
     def run(self) -> None:
         """Be the pool, this thread included, until the worker has drained."""
-        numbers = range(1, self._threads)
-        others = [threading.Thread(target=self.worker_thread, args=(n,), name=f"pool-{n}") for n in numbers]
-        for thread in others:
-            thread.start()
+        others: list[threading.Thread] = []
+        for number in range(1, self._threads):
+            thread = threading.Thread(target=self.worker_thread, args=(number,), name=f"pool-{number}")
+            try:
+                thread.start()
+            except RuntimeError:  # the limit of tasks, or no memory for a stack: some are better than none
+                wished, self._threads = self._threads, number
+                log.error("only %d of %d threads could be started (TasksMax=)", number, wished)  # noqa: TRY400
+                break
+            others.append(thread)
         self._publish()
         self._report(Kind.READY)
         self.worker_thread()

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from pyserver.clock import Clock
 from pyserver.limits import SLOW_TOLD_PER_S
 from pyserver.sd.journal import NOTICE
-from pyserver.worker.accesslog import escape
+from pyserver.worker.accesslog import escape, first_line
 
 log = logging.getLogger("pyserver")
 
@@ -58,7 +58,7 @@ class Slow:
             self._left_out += 1
             return
         self._told += 1
-        line = head.partition(b"\r\n")[0]
+        line = first_line(head)
         method, _, target = line.rpartition(b" ")[0].partition(b" ")
         took, client = sum(times), escape(peer).decode("ascii")
         fields = {

@@ -5,6 +5,7 @@ Never:   waits: it says what it waits for.
 Used by: worker.connection.
 """
 
+import errno
 import fcntl
 import os
 import socket
@@ -21,6 +22,9 @@ from pyserver.limits import SENDFILE_BYTES
 SEND: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 # The head of an answer whose content follows from a file: the kernel puts both into one segment.
 SEND_MORE: Final = SEND | socket.MSG_MORE
+
+# What sendfile(2) says of the file's disk, and never of the socket.
+_OF_THE_DISK: Final = frozenset({errno.EIO, errno.ESTALE, errno.EBADMSG, errno.EUCLEAN, errno.EREMOTEIO})
 
 
 class File(Protocol):
@@ -49,6 +53,7 @@ class Outcome(Enum):
     TURN = auto()  # the socket would take more; others are to have their turn
     DISK = auto()  # the file is not in memory: whoever goes on may block
     SHRANK = auto()  # the file ends before the length that the head announced
+    UNREAD = auto()  # the disk cannot read the file
     CHANGED = auto()  # the file was overwritten: what has gone out and what is left are not of one content
     GONE = auto()  # the client is
 
@@ -73,6 +78,10 @@ def send_at_once(connection: socket.socket, response: Response) -> int:
         return os.sendfile(connection.fileno(), source.fd, response.offset, response.count)
     except BlockingIOError:
         return 0
+    except OSError as error:
+        if error.errno in _OF_THE_DISK:  # advance() says so
+            return 0
+        raise
 
 
 class Outgoing:
@@ -156,7 +165,12 @@ class Outgoing:
             if overwritten is not None and overwritten(self._stamp):
                 ends_before = os.fstat(source.fd).st_size < self._offset + self._left
                 return Outcome.SHRANK if ends_before else Outcome.CHANGED
-        sent = os.sendfile(connection, source.fd, self._offset, count)
+        try:
+            sent = os.sendfile(connection, source.fd, self._offset, count)
+        except OSError as error:
+            if error.errno in _OF_THE_DISK:
+                return Outcome.UNREAD
+            raise
         if sent == 0:
             return Outcome.SHRANK
         self.sent += sent

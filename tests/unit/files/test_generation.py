@@ -53,6 +53,15 @@ def test_another_folder_is_another_generation(generations: Generations, path: Pa
     assert page(generations.view(2)) == b"one"
 
 
+def test_a_clock_that_is_stepped_back_hides_no_switch(generations: Generations, path: Path) -> None:
+    assert not look(generations, 10_000)
+    switch(path, "two")
+    assert look(generations, 6_400)
+    assert page(generations.view(6_400)) == b"two"
+    assert not look(generations, 6_400), "once in a second, now as before"
+    assert generations.was_looked_at(6_400)
+
+
 def test_the_path_is_looked_at_once_in_a_second(generations: Generations, path: Path) -> None:
     assert not look(generations, 5)
     switch(path, "two")

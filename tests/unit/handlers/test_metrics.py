@@ -77,6 +77,20 @@ def test_histograms_count_up_to_all(seen: Snapshot) -> None:
     assert found[f"{name}_sum"] == pytest.approx((1000 + index_of("answer_time")) / 1e9)
 
 
+@pytest.mark.parametrize("accept", ["", OPENMETRICS])
+@pytest.mark.parametrize("value", [1, 1 << 53, 1 << 63, 2**64 - 1])
+def test_what_anybody_writes_into_the_segment_is_told_in_the_usual_form(value: int, accept: str) -> None:
+    """T-61: the numbers are then untrue, and what reads them finds each metric, and no more."""
+    segment = Segment.private(4)
+    names = re.findall("^# HELP .*", exposition(snapshot(segment), accept)[1].decode(), re.MULTILINE)
+    for at in range(len(segment.words)):
+        segment.words[at] = value
+    text = exposition(snapshot(segment), accept)[1].decode()
+    segment.close()
+    assert re.findall("^# HELP .*", text, re.MULTILINE) == names
+    assert list(read_openmetrics(text) if accept else read_text(text))
+
+
 def test_both_forms_say_the_same(seen: Snapshot) -> None:
     kind, text = exposition(seen, OPENMETRICS)
     assert kind.startswith("application/openmetrics-text")

@@ -1,13 +1,18 @@
 """`pyserver status`: what it says of a segment, without a word to the server."""
 
 import json
+import math
 import os
 import re
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from tests.unit.processes import forked, wait_until
 
 from pyserver.ipc import observe
@@ -15,9 +20,12 @@ from pyserver.ipc.activity import Activity, Phase, Work
 from pyserver.ipc.notes import KINDS
 from pyserver.ipc.observe import SCHEMA, STATES, as_document, as_text, memory_of, requests_as_text, snapshot
 from pyserver.ipc.queue import Queue
-from pyserver.ipc.segment import HEADER, ROW, TOTALS, Segment, SegmentError, found, sweep
+from pyserver.ipc.segment import HEADER, ROW, TOTALS, Segment, SegmentError, found, sweep, words_for
 from pyserver.ipc.stats import COUNTERS, HISTOGRAMS, SERVER, Tally, fold
 from pyserver.master.supervisor import State
+
+# What a spoiled word may hold: anything, and more often what overflows, or stands just beside what is right.
+WORDS = st.sampled_from([0, 1, 2, 5, 6, 7, 1 << 31, 1 << 32, 1 << 53, 1 << 63, 2**64 - 1]) | st.integers(0, 2**64 - 1)
 
 
 def at_work(segment: Segment) -> Activity:
@@ -172,6 +180,73 @@ def test_the_document_has_memory_where_it_was_asked_for(busy: Segment) -> None:
     assert "requests" not in worker
 
 
+@given(
+    words=st.dictionaries(st.integers(0, words_for(4) - 1), WORDS, max_size=60),
+    everything=st.none() | WORDS,
+)
+@example(words={}, everything=2**64 - 1)
+@example(words={}, everything=1 << 63)
+@settings(max_examples=150)
+def test_nothing_that_stands_in_the_segment_ends_a_reader(words: dict[int, int], everything: int | None) -> None:
+    """T-61: a worker that was taken over writes anything, anywhere. What is said is then untrue, in its usual form."""
+    segment = Segment.private(4)
+    if everything is not None:
+        for at in range(len(segment.words)):
+            segment.words[at] = everything
+    for at, value in words.items():
+        segment.words[at] = value
+    seen = snapshot(segment)
+    document = json.loads(as_document(seen))
+    assert list(document["totals"]) == [counter.name for counter in COUNTERS]
+    assert all(math.isfinite(number) for number in numbers(document))
+    text = as_text(seen)
+    assert all(line.isprintable() for line in text.splitlines())
+    assert len(text.splitlines()) < 120  # whatever stands there
+    segment.close()
+
+
+def numbers(value: object) -> Iterator[float]:
+    """All numbers in a document."""
+    if isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from numbers(each)
+    elif isinstance(value, int | float):
+        yield value
+
+
+class Restless:
+    """The words of a segment whose fold counter somebody moves faster than anybody reads it."""
+
+    def __init__(self, words: memoryview) -> None:
+        self.words = words
+        self.reads = 0
+
+    def __getitem__(self, at: Any) -> Any:  # noqa: ANN401  as a memoryview has it
+        if at == HEADER["fold"]:
+            self.reads += 1
+            return self.reads
+        return self.words[at]
+
+
+def test_a_fold_counter_that_never_rests_holds_nobody_up(busy: Segment) -> None:
+    """Only the master moves it, and not so often; whoever else does is not waited for."""
+    words = busy.words
+    restless = busy.words = Restless(words)  # type: ignore[assignment]
+    try:
+        assert snapshot(busy).totals["requests"] == 400
+    finally:
+        busy.words = words
+    assert restless.reads < 1000
+
+
+@pytest.mark.parametrize("field", ["magic", "version", "slots"])
+@pytest.mark.parametrize("value", [0, 1, 5, 1 << 32, 2**64 - 1])
+def test_a_header_that_was_spoiled_is_an_error_in_one_line(segment: Segment, field: str, value: int) -> None:
+    segment.words[HEADER[field]] = value
+    with pytest.raises(SegmentError, match=r"^[^\n]*$"):
+        Segment.attach(segment.name)
+
+
 def test_the_totals_include_the_dead(busy: Segment) -> None:
     fold(busy.words, HEADER["fold"], TOTALS, busy.counters(0))
     seen = snapshot(busy)
@@ -305,10 +380,13 @@ def test_a_server_that_is_gone_or_stops_says_so(busy: Segment) -> None:
     assert "pyserver stopping, master" in as_text(snapshot(busy))
 
 
-def is_full(name: str) -> bool:
-    """Whether a master has made its segment, and has got so far."""
+def saturated(name: str) -> bool:
+    """Tell whether the server has come so far; at first its segment is empty."""
     with suppress(SegmentError):
-        return bool(Segment.attach(name).words[HEADER["saturations"]])
+        segment = Segment.attach(name)
+        found = bool(segment.words[HEADER["saturations"]])
+        segment.close()
+        return found
     return False
 
 
@@ -326,7 +404,7 @@ def test_the_command_looks_at_the_server_of_a_name(capsys: pytest.CaptureFixture
     with forked(master) as child:
         names.append(f"pyserver.{child.pid}")
         wait_until(lambda: any(name == f"/{names[0]}" for name, alive in found() if alive))
-        wait_until(lambda: is_full(names[0]))
+        wait_until(lambda: saturated(names[0]))
         assert observe.main(names[0], as_json=as_json) == 0
         said = capsys.readouterr()
         assert said.err == ""

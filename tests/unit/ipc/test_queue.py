@@ -3,17 +3,19 @@
 import os
 import random
 import signal
+import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.unit.processes import Child, at_step, die, forked, steps_of, stop, wait_until
+from tests.unit.processes import STRIDE, Child, at_step, die, forked, steps_of, stop, wait_until
 
 from pyserver.ipc import semaphores
-from pyserver.ipc.channel import Channel, End, Kind, Message
+from pyserver.ipc.channel import Channel, End, Gone, Kind, Message
 from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import HEADER, SHM, TOTALS, Segment, SegmentError
 from pyserver.ipc.semaphores import Mutex, Stuck, try_acquire
@@ -525,3 +527,107 @@ def test_a_queue_grows_and_shrinks_as_far_as_it_is_empty(segment: Segment) -> No
     queue.forget(0)
     assert (queue.room, queue.waiting(0), queue.number(0)) == (2, 0, 0)
     queue.close()
+
+
+# -- the master's death ---------------------------------------------------------------------------
+
+# All that a master runs through from room for a connection to its being on the way.
+SENDING = (
+    Queue.take_room.__code__,
+    Queue.publish.__code__,
+    Queue._send.__code__,
+    Queue._hold.__code__,
+    End.send.__code__,
+    Mutex.__enter__.__code__,
+    Mutex.__exit__.__code__,
+    try_acquire.__code__,
+)
+
+
+def pass_on(segment: Segment, queue: Queue, channel: Channel, clients: list[int], step: int = 0) -> None:
+    """As a master: pass clients on to the one worker, and die before this step."""
+    segment.words[HEADER["master_pid"]] = os.getpid()
+    if step:
+        at_step(SENDING, step, die)
+    for descriptor in clients:
+        assert queue.take_room()
+        number = queue.publish(0, 1)
+        channel.master_end.send(Message(Kind.CONNECTIONS, carried=1, number=number), [descriptor])
+        os.close(descriptor)
+
+
+def serve_what_comes(queue: Queue, end: End) -> None:
+    """As its worker: answer whoever comes, until the master is gone."""
+    own = queue.for_worker(0)
+    while True:
+        try:
+            received = end.receive()
+        except Gone:
+            return
+        if received is None:
+            os.sched_yield()
+            continue
+        message, descriptors = received
+        with suppress(Stuck):
+            own.taken(0, message.carried)
+        for descriptor in descriptors:
+            os.write(descriptor, b"!")
+            os.close(descriptor)
+
+
+@pytest.mark.usefixtures("quick_turns")
+def test_a_master_killed_at_every_bytecode_of_sending() -> None:
+    """Who was sent is answered, although nobody mends any more; who was not sees the end. The worker goes."""
+
+    def begin() -> tuple[Segment, Queue, Channel, list[tuple[socket.socket, socket.socket]]]:
+        segment = Segment.private(1)
+        return segment, Queue.private(segment, CAPACITY), Channel(), [socket.socketpair() for _ in range(2)]
+
+    def end(segment: Segment, queue: Queue, channel: Channel) -> None:
+        channel.close()
+        queue.close()
+        segment.close()
+
+    segment, queue, channel, pairs = begin()
+    steps = steps_of(SENDING, lambda: pass_on(segment, queue, channel, [theirs.fileno() for _, theirs in pairs]))
+    end(segment, queue, channel)
+    assert steps > 150
+    answered = Counter[int]()
+    for step in range(1, steps + 1, STRIDE):
+        for ours, theirs in pairs:
+            ours.close()
+            theirs.close()
+        segment, queue, channel, pairs = begin()
+
+        def master(
+            step: int = step,
+            segment: Segment = segment,
+            queue: Queue = queue,
+            channel: Channel = channel,
+            clients: tuple[int, ...] = tuple(theirs.fileno() for _, theirs in pairs),
+        ) -> None:
+            worker = os.fork()
+            if worker == 0:
+                for each in (channel.master_end.fileno(), *clients):
+                    os.close(each)
+                serve_what_comes(queue, channel.worker_end)
+                os._exit(0)
+            pass_on(segment, queue, channel, list(clients), step)
+
+        with forked(master) as child:
+            for _, theirs in pairs:
+                theirs.close()
+            channel.close()  # of the worker's end the master keeps a copy; what counts here is that both are dead
+            assert child.wait() == -signal.SIGKILL
+        seen = []
+        for ours, _ in pairs:
+            ours.settimeout(10)
+            seen.append(b"".join(iter(lambda ours=ours: ours.recv(10), b"")))  # type: ignore[misc]
+        assert seen in ([b"", b""], [b"!", b""], [b"!", b"!"]), f"killed at step {step}: {seen}"
+        answered[seen.count(b"!")] += 1
+        queue.close()
+        segment.close()
+    for ours, theirs in pairs:
+        ours.close()
+        theirs.close()
+    assert min(answered[0], answered[1]) > 20, answered

@@ -91,10 +91,14 @@ def written(log: AccessLog) -> None:
         ),
         (
             b"GET /x\ny HTTP/1.1\r\nUser-Agent: \r\n\r\n",
-            b'192.0.2.1 - - [14/Nov/2023:22:13:20 +0000] "GET /x\\x0Ay HTTP/1.1" 200 5 "-" "-"\n',
+            b'192.0.2.1 - - [14/Nov/2023:22:13:20 +0000] "GET /x" 200 5 "-" "-"\n',
+        ),
+        (
+            b"GET /x HTTP/1.1\rAuthorization: Basic c2VjcmV0\r\n\r\n",  # a head that is refused
+            b'192.0.2.1 - - [14/Nov/2023:22:13:20 +0000] "GET /x HTTP/1.1" 200 5 "-" "-"\n',
         ),
     ],
-    ids=["combined", "without", "nothing", "hostile", "TLS", "line feed"],
+    ids=["combined", "without", "nothing", "hostile", "TLS", "line feed", "carriage return"],
 )
 def test_lines(tmp_path: Path, log: AccessLog, head: bytes, line: bytes) -> None:
     log.record(b"192.0.2.1", head, 200, 5)

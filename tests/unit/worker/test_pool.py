@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import NoReturn, cast
 
 import pytest
-from tests.unit.processes import wait_until
+from tests.unit.processes import STRIDE, at_step, die, forked, steps_of, wait_until
 from tests.unit.worker.conftest import Hall
 
 from pyserver.config import Config, Server, Site
 from pyserver.http.reader import RequestReader
 from pyserver.ipc.activity import WorkerThread
 from pyserver.ipc.assignment import Assignment
-from pyserver.ipc.channel import Channel, Kind, Message
-from pyserver.ipc.messages import DOOMED_FROM
+from pyserver.ipc.channel import Channel, End, Kind, Message
+from pyserver.ipc.messages import DOOMED_FROM, Drain
 from pyserver.ipc.observe import of_slot
 from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import TOTALS, Segment
 from pyserver.ipc.stats import index_of, read_buckets
 from pyserver.limits import ROUND_S
-from pyserver.worker.connection import Job
+from pyserver.worker.connection import Connections, Job
 from pyserver.worker.pool import Pool
 
 GENERATION = 7
@@ -419,3 +419,81 @@ def test_an_error_of_ours_closes_its_connection_and_no_other(running: Running, e
     assert answered(other)
     wait_until(lambda: running.counter("failures") == 1)
     assert errors == ["an error of ours, its connection is closed"]
+
+
+# -- killed at every step of giving back -------------------------------------------------------------
+
+GIVING_BACK = (
+    Pool._give_back.__code__,
+    Connections.to_return.__code__,
+    Connections.close.__code__,
+    End.send.__code__,
+)
+
+
+class Returning:
+    """Three idle clients of a worker that is to give them back, and both ends of its channel."""
+
+    def __init__(self) -> None:
+        self.channel = Channel()
+        self.pairs = [socket.socketpair() for _ in range(3)]
+
+    def give_back(self, site: Path, log: Path, step: int = 0) -> None:
+        """In a forked child: be that worker, and die before this step."""
+        hall = Hall(site, log)
+        segment = Segment.private(1)
+        assignment = Assignment(
+            slot=0,
+            generation=GENERATION,
+            config=Config(sites=(Site(root="/nowhere"),)),
+            end=self.channel.worker_end,
+            segment=segment,
+            queue=Queue.private(segment, 64).for_worker(0),
+            origins=(),
+        )
+        pool = Pool(assignment, hall.connections, hall.clock, hall.tally, hall.access, hall.poll, lambda: None)
+        for _, theirs in self.pairs:
+            hall.connections.adopt(theirs.detach(), 0)
+        hall.connections.drain(Drain.MOVE)
+        if step:
+            at_step(GIVING_BACK, step, die)
+        pool._give_back()
+
+    def close(self) -> None:
+        self.channel.close()
+        for pair in self.pairs:
+            for end in pair:
+                end.close()
+
+
+def test_a_worker_killed_at_every_bytecode_of_giving_back(site: Path, tmp_path: Path) -> None:
+    """Each client is whole with the master, or sees its end: never both, never neither."""
+    log = tmp_path / "log"
+    returning = Returning()
+    steps = steps_of(GIVING_BACK, lambda: returning.give_back(site, log))
+    returning.close()
+    assert steps > 150
+    outcomes = {0: 0, 3: 0}
+    for step in range(1, steps + 1, STRIDE):
+        returning = Returning()
+        with forked(lambda step=step, returning=returning: returning.give_back(site, log, step)) as worker:  # type: ignore[misc]
+            for _, theirs in returning.pairs:
+                theirs.close()  # the worker's alone
+            worker.wait()
+        back = []
+        while (received := returning.channel.master_end.receive()) is not None:
+            message, descriptors = received
+            assert (message.kind, message.carried) == (Kind.PARKED, len(descriptors))
+            back += descriptors
+        for descriptor in back:
+            os.write(descriptor, b"!")
+            os.close(descriptor)
+        seen = []
+        for ours, _ in returning.pairs:
+            ours.settimeout(5)
+            seen.append(b"".join(iter(lambda ours=ours: ours.recv(10), b"")))  # type: ignore[misc]
+        assert sorted(seen) == [b""] * (3 - len(back)) + [b"!"] * len(back), f"killed at step {step}"
+        outcomes[len(back)] += 1
+        returning.close()
+    assert outcomes[0] > 15, "killed before the message was out"
+    assert outcomes[3] > 15, "killed after"
