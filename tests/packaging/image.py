@@ -25,7 +25,7 @@ SUITES = ("bookworm", "trixie")
 
 def wanted() -> list[str]:
     """Return what is downloaded: all that ours depends on or recommends, and rpm for its other form."""
-    return ["autopkgtest", "man-db", "rpm", *sorted(set(re.findall(r"\bpython3\b[\w-]*", (TREE / "packaging/debian/control").read_text())))]
+    return ["rpm", *sorted(set(re.findall(r"\bpython3\b[\w-]*", (TREE / "packaging/debian/control").read_text())))]
 
 
 def recipe(suite: str) -> list[str]:
