@@ -66,8 +66,10 @@ def serve(given: argparse.Namespace) -> int:
         config = load(given.config, [*given.overrides, *_default_site(given)])
         if config.files and given.config is None:
             _complain(f"pyserver: using {config.files[0]}", _INFO)
-        from pyserver.master import main as master_main  # noqa: PLC0415  `check` and `status` do without
+        from pyserver import retained  # noqa: PLC0415  `check` and `status` do without
+        from pyserver.master import main as master_main  # noqa: PLC0415  as above
 
+        retained.retain(sys.modules["pyserver"])
         return master_main.run(config, enter_worker)
 
 
@@ -86,7 +88,10 @@ def _default_site(given: argparse.Namespace) -> list[Override]:
 
 
 def enter_worker(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  between the two main modules; not ours to know
-    """Become a worker. The master calls this in the child, so that only there the code for clients is loaded."""
+    """Become a worker. The master calls this in the child, so that only there the code for clients is loaded.
+
+    It is that of the master's own version (retained), whatever lies on the disk by now.
+    """
     from pyserver.worker import main as worker_main  # noqa: PLC0415  the reason why this function exists
 
     return worker_main.run(*args, **kwargs)

@@ -33,7 +33,7 @@ def need_tools(*tools: str) -> None:
 
 
 class Builds:
-    """The three versions: this tree, the next, and one that has an option renamed."""
+    """The three versions: this tree, the next, and one that has an option renamed and a unit changed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -53,6 +53,8 @@ class Builds:
         if old:
             for module in (tree / "service").rglob("*.py"):
                 module.write_text(re.sub(rf"\b{old}\b", new, module.read_text()))
+            for unit in (tree / "systemd").glob("pyserver*.service"):
+                unit.write_text(f"{unit.read_text()}# {version}\n")
         package = tree / "service/pyserver/__init__.py"
         package.write_text(package.read_text().replace(f'"{__version__}"', f'"{version}"'))
         return tree

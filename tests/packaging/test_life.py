@@ -23,6 +23,21 @@ MINE = "<p>mine\n"
 # -- installation --------------------------------------------------------------------------------------
 
 
+def assert_whole(package: Package) -> None:
+    """All files are as they were packaged, compiled for the Python that is there, and root's."""
+    output = package.machine.output
+    assert output("dpkg", "--verify", "pyserver") == ""
+    assert output("dpkg", "--audit") == ""
+    # Nothing is compiled while it serves: it could not write there.
+    sources = output("find", "/usr/lib/pyserver/pyserver", "-name", "*.py").split()
+    compiled = output("find", "/usr/lib/pyserver/pyserver", "-name", "*.pyc").split()
+    assert len(sources) == len(compiled) > 50
+    assert output("pyserver", "check").startswith("/etc/pyserver/pyserver.toml: ok")
+    assert re.fullmatch(r"pyserver:x:\d+:\d+:pyserver web server:/:\S+\n", output("getent", "passwd", "pyserver"))
+    owners = output("find", "/usr/lib/pyserver/pyserver", "/etc/pyserver", "/var/www/pyserver", "-printf", "%u:%g %M\n")
+    assert set(owners.splitlines()) <= {"root:root drwxr-xr-x", "root:root -rw-r--r--"}
+
+
 def test_installed_it_serves(package: Package) -> None:
     package.install(package.builds.this)
     assert package.listener()
@@ -34,21 +49,9 @@ def test_installed_it_serves(package: Package) -> None:
     assert package.machine.output("pyserver", "--version") == f"pyserver {package.builds.this}\n"
     assert package.complaints() == []
     assert package.machine.output("systemctl", "--failed", "--no-legend") == ""
-
-
-def test_what_is_installed_is_whole(package: Package) -> None:
-    package.install(package.builds.this)
-    output = package.machine.output
-    assert output("dpkg", "--verify", "pyserver") == ""
-    assert output("dpkg", "--audit") == ""
-    # Nothing is compiled while it serves: it could not write there.
-    sources = output("find", "/usr/lib/pyserver/pyserver", "-name", "*.py").split()
-    compiled = output("find", "/usr/lib/pyserver/pyserver", "-name", "*.pyc").split()
-    assert len(sources) == len(compiled) > 50
-    assert output("pyserver", "check").startswith("/etc/pyserver/pyserver.toml: ok")
-    assert re.fullmatch(r"pyserver:x:\d+:\d+:pyserver web server:/:\S+\n", output("getent", "passwd", "pyserver"))
-    owners = output("find", "/usr/lib/pyserver", "/etc/pyserver", "/var/www/pyserver", "-printf", "%u:%g %M\n")
-    assert set(owners.splitlines()) <= {"root:root drwxr-xr-x", "root:root -rw-r--r--"}
+    # What Debian's autopkgtest runs; itself it is run by packaging/e2e.
+    package.machine.output("sh", stdin=(TREE / "packaging/debian/tests/smoke").read_text())
+    assert_whole(package)
 
 
 def test_a_taken_port_is_told_and_chosen_anew(package: Package) -> None:
@@ -117,12 +120,13 @@ def test_the_readme_does_what_it_says(package: Package) -> None:
 
 def test_an_upgrade_under_load_loses_nothing(package: Package) -> None:
     package.install(package.builds.this)
-    before, listener = package.workers(), package.listener()
+    master, before, listener = package.main_pid(), package.workers(), package.listener()
     with package.load() as seen:
         package.install(package.builds.next)
     assert seen.lost == {}
     assert seen.answered > 4
     assert package.listener() == listener
+    assert package.main_pid() == master  # a reload: the units are the same
     assert not set(before) & set(package.workers())
     assert package.state() == f"installed {package.builds.next}"
     assert package.complaints() == []
@@ -178,6 +182,10 @@ def test_a_version_that_refuses_the_configuration_waits(package: Package) -> Non
     assert package.processes() == before
     assert "/etc/pyserver/conf.d/mine.toml:2: unknown key 'hung_after' in [server]" in said
     assert "systemctl restart pyserver.service" in said
+    # A worker that has to be replaced meanwhile is of the old version, too.
+    package.kill(next(iter(package.workers())))
+    wait_until(lambda: package.says(r"worker \d \(generation 2\) ready"), 60, "a successor")
+    assert package.get("/") == PAGE
     package.machine.write("/etc/pyserver/conf.d/mine.toml", "[server]\nsilence_max = 7\n")
     package.machine.output("sh", "-ec", "pyserver check && systemctl restart pyserver")
     assert not set(before) & set(package.processes())
@@ -197,46 +205,64 @@ def test_disabled_stays_disabled(package: Package) -> None:
 
 
 def test_the_way_back_is_as_open(package: Package) -> None:
-    package.install(package.builds.next)
-    listener = package.listener()
+    """From a version that has another unit, so that it takes a restart."""
+    package.install(package.builds.renaming)
+    master, listener = package.main_pid(), package.listener()
     with package.load() as seen:
         package.install(package.builds.this, "--allow-downgrades")
     assert seen.lost == {}
     assert package.listener() == listener
+    assert package.main_pid() != master
     assert package.state() == f"installed {package.builds.this}"
     assert package.get("/") == PAGE
 
 
 INSTANCE = """
 [[site]]
-root = "/srv/blog"
+root = "/srv/{}"
 """
 
 
-@pytest.mark.skipif(not (TREE / "systemd/pyserver@.service").exists(), reason="the tree has no template of the service")
-def test_an_instance_goes_along(package: Package) -> None:
+def test_instances_go_along(package: Package) -> None:
     package.install(package.builds.this)
-    output = package.machine.output
-    package.machine.write("/etc/pyserver/blog/pyserver.toml", INSTANCE)
-    package.machine.write("/srv/blog/index.html", MINE)
-    ask = ("curl", "--silent", "--fail", "--unix-socket", "/run/pyserver@blog.sock", "http://blog/")
+    output, write = package.machine.output, package.machine.write
+    units = {name: f"pyserver@{name}.service" for name in ("blog", "shop")}
+    for name in units:
+        write(f"/etc/pyserver/{name}/pyserver.toml", INSTANCE.format(name))
+        write(f"/srv/{name}/index.html", f"{name}, mine\n")
+
+    def asked() -> dict[str, str]:
+        curl = ("curl", "--silent", "--fail", "--unix-socket")
+        return {name: output(*curl, f"/run/pyserver@{name}.sock", "http://any/") for name in units}
+
+    def masters() -> dict[str, str]:
+        return {name: package.show("MainPID", unit) for name, unit in units.items()}
+
+    def processes() -> set[str]:
+        groups = [package.show("ControlGroup", unit) for unit in units.values()]
+        return {pid for group in groups for pid in output("cat", f"/sys/fs/cgroup{group}/cgroup.procs").split()}
+
+    mine = {name: f"{name}, mine\n" for name in units}
     try:
-        output("systemctl", "start", "pyserver@blog")
-        before = package.show("MainPID", "pyserver@blog.service")
-        assert output(*ask) == MINE
+        output("systemctl", "start", *units.values())
+        assert asked() == mine
+        running, before = masters(), processes()
         package.install(package.builds.next)
-        assert package.show("MainPID", "pyserver@blog.service") != before
-        assert output(*ask) == MINE
-        before = package.show("MainPID", "pyserver@blog.service")
-        package.machine.write("/etc/pyserver/blog/pyserver.toml", f"{INSTANCE}[server]\nhung_after = 7\n")
-        assert "/etc/pyserver/blog/pyserver.toml:5: unknown key" in package.install(package.builds.renaming)
-        assert package.show("MainPID", "pyserver@blog.service") == before
-        assert output(*ask) == MINE
+        assert masters() == running
+        assert before & processes() == set(running.values())  # all workers are new
+        assert asked() == mine
+        write("/etc/pyserver/blog/pyserver.toml", f"{INSTANCE.format('blog')}[server]\nhung_after = 7\n")
+        said = package.install(package.builds.renaming)
+        assert "/etc/pyserver/blog/pyserver.toml:5: unknown key" in said
+        assert "systemctl restart pyserver@blog.service" in said
+        assert masters()["blog"] == running["blog"]
+        assert masters()["shop"] != running["shop"]  # a restart: the units have changed
+        assert asked() == mine
         package.remove()
-        assert package.show("ActiveState", "pyserver@blog.service") == "inactive"
+        assert [package.show("ActiveState", unit) for unit in units.values()] == ["inactive", "inactive"]
         assert output("find", "/run", "-name", "pyserver@*.sock") == ""
     finally:
-        output("rm", "-rf", "/srv/blog")
+        output("rm", "-rf", "/srv/blog", "/srv/shop")
 
 
 # -- end -----------------------------------------------------------------------------------------------

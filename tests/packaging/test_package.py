@@ -76,7 +76,11 @@ def test_an_administrator_finds_it_where_he_looks(builds: Builds) -> None:
 def test_all_of_it_is_roots_and_for_everyone_to_read(builds: Builds) -> None:
     names = contents(builds)
     programs = {name for name, kind in names.items() if kind == "-rwxr-xr-x root/root"}
-    assert programs == {"/usr/bin/pyserver", "/usr/share/python3/runtime.d/pyserver.rtupdate"}
+    assert programs == {
+        "/usr/bin/pyserver",
+        "/usr/lib/pyserver/follow",
+        "/usr/share/python3/runtime.d/pyserver.rtupdate",
+    }
     assert set(names.values()) == {"drwxr-xr-x root/root", "-rw-r--r-- root/root", "-rwxr-xr-x root/root"}
 
 

@@ -1,14 +1,16 @@
 """The .rpm, built by Debian's rpmbuild and installed by rpm in a booted Debian: no Fedora is at hand to try it in."""
 
+import os
 import re
 import shutil
+import subprocess
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from tests.packaging.builds import TREE, Builds, need_tools, said
+from tests.packaging.builds import TREE, Builds, copy_tree, need_tools, said
 from tests.packaging.conftest import required
 from tests.packaging.image import image
 from tests.packaging.package import APT, SHELF, Package
@@ -71,6 +73,23 @@ def test_both_kinds_of_package_have_the_same_files(rpms: Builds) -> None:
     assert theirs - only_debs <= {place.get(name, name) for name in ours}
 
 
+def test_the_same_tree_gives_the_same_bytes(rpms: Builds, tmp_path: Path) -> None:
+    """Elsewhere, with another umask, zone and language."""
+    tree, name = copy_tree(tmp_path / "elsewhere"), rpm_of(rpms.this).removeprefix(f"{SHELF}/")
+    first = rpms.folder / name
+    for path in tree.rglob("*"):
+        os.utime(path, (1_800_000_000, 1_800_000_000))
+    # The time that build-rpm takes from the tree: here there is no commit.
+    epoch = said("rpm", "--query", "--queryformat=%{BUILDTIME}", "--package", str(first))
+    subprocess.run(
+        ["sh", "-c", 'umask 077; exec "$0" "$1"', str(tree / "packaging/build-rpm"), str(tmp_path / "out")],
+        check=True,
+        env={**os.environ, "LC_ALL": "C", "TZ": "Pacific/Auckland", "SOURCE_DATE_EPOCH": epoch},
+        capture_output=True,
+    )
+    assert (tmp_path / "out" / name).read_bytes() == first.read_bytes()
+
+
 def test_the_life_of_the_rpm(machine: Machine, rpms: Builds) -> None:
     package = Package(machine, rpms)
     package.reset()
@@ -88,12 +107,19 @@ def test_the_life_of_the_rpm(machine: Machine, rpms: Builds) -> None:
 
     machine.write("/etc/pyserver/conf.d/mine.toml", "[server]\nhung_after = 7\n")
     output("sh", "-c", "echo '# mine' >>/etc/pyserver/pyserver.toml")
-    before, listener = package.processes(), package.listener()
-    with package.load() as seen:
-        output(*RPM, "-U", rpm_of(rpms.next))
-    assert seen.lost == {}
-    assert package.listener() == listener
-    assert not set(before) & set(package.processes())
+    output("sh", "-c", "head -c 33554432 /dev/urandom >/var/www/pyserver/large")  # more than what the kernel buffers
+    download = machine.command("curl", "--silent", "--no-buffer", "http://localhost/large")
+    with subprocess.Popen(download, stdout=subprocess.PIPE) as client:
+        assert client.stdout is not None
+        begun = client.stdout.read(65536)
+        master, before, listener = package.main_pid(), package.processes(), package.listener()
+        with package.load() as seen:
+            output(*RPM, "-U", rpm_of(rpms.next))
+        assert seen.lost == {}
+        assert package.listener() == listener
+        assert package.main_pid() == master  # a reload, and not a restart, which would have cut the download
+        assert set(package.processes()) - set(before)  # new workers, beside the one that has the download
+        assert len(begun + client.stdout.read()) == 33554432
     assert output("pyserver", "--version") == f"pyserver {rpms.next}\n"
     assert "# mine" in output("cat", "/etc/pyserver/pyserver.toml")
 
@@ -102,8 +128,18 @@ def test_the_life_of_the_rpm(machine: Machine, rpms: Builds) -> None:
     assert "unknown key 'hung_after'" in refused
     assert package.processes() == before
     assert package.get("/") == PAGE
+    machine.write("/etc/pyserver/conf.d/mine.toml", "")
+    with package.load() as seen:
+        output(*RPM, "-U", "--oldpackage", rpm_of(rpms.this))
+    assert seen.lost == {}
+    assert package.listener() == listener
+    assert package.main_pid() != master  # the units of the other version are not the same
 
+    output("mkdir", "-p", "/etc/pyserver/blog", "/srv/blog")
+    machine.write("/etc/pyserver/blog/pyserver.toml", '[[site]]\nroot = "/srv/blog"\n')
+    output("systemctl", "start", "pyserver@blog")
     output(*RPM, "-e", "pyserver")
+    assert package.show("ActiveState", "pyserver@blog.service") == "inactive"
     wait_until(lambda: package.active() == ["inactive", "inactive"], 30, "both units stopped")
     assert package.listener() == ""
     assert output("find", "/usr", "-name", "*pyserver*") == ""

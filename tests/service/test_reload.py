@@ -488,6 +488,26 @@ def test_workers_that_hang_after_the_rehearsal(serve: Serve, release: Path) -> N
     wait_until(lambda: len(server.look().workers) == 2, 10)
 
 
+@pytest.mark.parametrize("files", ["gone", "of another version", "half"])
+def test_a_worker_that_is_replaced_is_of_the_version_of_its_master(serve: Serve, release: Path, files: str) -> None:
+    """New files may lie below an old master: its version is the last that took the configuration."""
+    server = serve(code=release)
+    if files == "gone":
+        (release / "pyserver").rename(release / "elsewhere")
+    elif files == "half":
+        (release / "pyserver/http/request.py").unlink()
+        (release / "pyserver/handlers/static.py").write_text("def")
+    else:
+        sabotage(release, 'raise RuntimeError("not with this master")')
+    before = server.generations()
+    for slot, generation in before.items():
+        server.may_complain = True  # of the one that was killed
+        server.kill_worker(slot)
+        server.replaced(slot, generation)
+    assert server.ask().status == 200
+    assert not server.logged("Traceback|RuntimeError")
+
+
 def test_another_layout_takes_a_restart(serve: Serve, release: Path) -> None:
     server = serve(code=release)
     before = Before(server)

@@ -35,7 +35,7 @@ def installed(service: Service, name: str) -> Iterator[None]:
     assert place.endswith(f"/{name}")
     service.machine.write(place, text)
     service.machine.output("systemctl", "daemon-reload")
-    verify = "systemd-analyze verify pyserver.service pyserver.socket 2>&1"
+    verify = "systemd-analyze verify --man=no pyserver.service pyserver.socket 2>&1"
     try:
         assert service.machine.output("sh", "-c", verify) == ""
         yield
