@@ -3,7 +3,7 @@
     Refused    nobody listens            Reset      cut off, what was under way is lost
     Truncated  ended before its length   Slow       nothing within the deadline
 
-As a program it is a load of clients until standard input ends (see harness.Load).
+As a program it is a load of clients until standard input ends (see harness.Load, and tests.systemd.service.clients).
 """
 
 import contextlib
@@ -18,6 +18,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self, TypeAlias
+
+# A wait that is worth its moment in the report.
+STALL_S = 0.02
 
 Address: TypeAlias = tuple[str, int] | str  # host and port, or the path of a UNIX socket
 
@@ -196,7 +199,14 @@ class Report:
         self.kind = kind
         self.answered = 0
         self.longest = 0.0
+        self.stalls: list[tuple[float, float]] = []  # since when, and how long
         self.failures: list[dict[str, Any]] = []
+
+    def waited(self, since: float) -> None:
+        took = time.monotonic() - since
+        self.longest = max(self.longest, took)
+        if took > STALL_S:
+            self.stalls.append((since, took))
 
     def failed(self, error: Exception, since: float) -> None:
         self.failures.append(
@@ -214,16 +224,23 @@ class Wrong(Failure):
     """An answer that is none of what was asked for."""
 
 
+class ServerError(Failure):
+    """An answer that says that the server could not (5xx)."""
+
+
 def _ask_checked(client: Client, target: str, digest: str, *fields: str) -> Answer:
     answer = client.ask(target, *fields)
+    if answer.status >= 500:
+        raise ServerError(f"{answer.status}")
     if answer.status != 200 or hashlib.sha256(answer.content).hexdigest() != digest:
         raise Wrong(f"{answer.status} with {len(answer.content)} bytes")
     return answer
 
 
-def _one_shot(
-    address: Address, targets: list[tuple[str, str]], over: threading.Event, report: Report, rest: float
-) -> None:
+Targets: TypeAlias = list[tuple[str, str]]  # and the digest of what is there
+
+
+def _one_shot(address: Address, targets: Targets, rest: float, over: threading.Event, report: Report) -> None:
     turn = 0
     while not over.wait(rest):
         turn += 1
@@ -234,12 +251,10 @@ def _one_shot(
             report.answered += 1
         except Failure as error:
             report.failed(error, since)
-        report.longest = max(report.longest, time.monotonic() - since)
+        report.waited(since)
 
 
-def _keep_alive(
-    address: Address, targets: list[tuple[str, str]], over: threading.Event, report: Report, rest: float
-) -> None:
+def _keep_alive(address: Address, targets: Targets, rest: float, over: threading.Event, report: Report) -> None:
     turn = 0
     while not over.is_set():
         # The connection may have been cut any time since its last answer was on its way; when that was read tells only
@@ -252,12 +267,56 @@ def _keep_alive(
                     since = time.monotonic()
                     answer = _ask_checked(client, *targets[turn % len(targets)])
                     report.answered += 1
-                    report.longest = max(report.longest, time.monotonic() - since)
+                    report.waited(since)
                     before, since = since, time.monotonic()
                     if not answer.persists:
                         break
         except Failure as error:
             report.failed(error, before)
+            over.wait(rest)
+
+
+class Download:
+    """One large answer, taken evenly over some seconds: a fortieth of it, and a rest."""
+
+    PARTS = 40
+
+    def __init__(self, address: Address, target: str, digest: str, seconds: float) -> None:
+        self.outcome = "under way"  # then "whole", or the name of what happened
+        self.ended_at = 0.0
+        self._digest, self._rest = digest, seconds / self.PARTS
+        self._client = Client(address, within=20, receive_buffer=65536)
+        self._client.send(request(target))
+        self._client.received = self._client.receive()  # it has begun
+        self._thread = threading.Thread(target=self._take)
+
+    def begin(self) -> None:
+        self._thread.start()
+
+    def end(self) -> None:
+        self._thread.join()
+
+    def _take(self) -> None:
+        try:
+            self.outcome = self._taken()
+        except Failure as error:
+            self.outcome = type(error).__name__
+        self.ended_at = time.monotonic()
+        self._client.close()
+
+    def _taken(self) -> str:
+        status, _, fields = self._client._head()
+        length, part = int(fields["content-length"]), self._client.received
+        found, got = hashlib.sha256(part), len(part)
+        for number in range(1, self.PARTS + 1):
+            while got < length * number // self.PARTS:
+                part = self._client.receive(min(262144, length - got))
+                if not part:
+                    raise Truncated(f"{got} of {length} bytes")
+                found.update(part)
+                got += len(part)
+            time.sleep(self._rest)
+        return "whole" if status == 200 and found.hexdigest() == self._digest else "Wrong"
 
 
 def _idle(client: Client, target: str) -> str:
@@ -279,13 +338,17 @@ def main() -> None:
     kinds = [(_one_shot, "one-shot")] * order["one_shot"] + [(_keep_alive, "keep-alive")] * order["keep_alive"]
     reports = [Report(kind) for _, kind in kinds]
     threads = [
-        threading.Thread(target=work, args=(address, targets, over, report, order.get("rest", 0)))
+        threading.Thread(target=work, args=(address, targets, order.get("rest", 0.0), over, report))
         for (work, _), report in zip(kinds, reports, strict=True)
     ]
     idle = [Client(address, within=20) for _ in range(order.get("idle", 0))]
     target = targets[0][0]
     for client in idle:
         client.ask(target)
+    download = None
+    if "download" in order:
+        download = Download(address, *order["download"])
+        download.begin()
     for thread in threads:
         thread.start()
     if idle or "idle" in order:
@@ -294,10 +357,14 @@ def main() -> None:
     over.set()
     for thread in threads:
         thread.join()
+    if download is not None:
+        download.end()
     document = {
         "answered": {kind: sum(each.answered for each in reports if each.kind == kind) for _, kind in kinds},
         "longest": max((each.longest for each in reports), default=0.0),
+        "stalls": [stall for each in reports for stall in each.stalls],
         "idle": Counter(_idle(client, target) for client in idle),
+        "download": None if download is None else (download.outcome, download.ended_at),
         "failures": [failure for each in reports for failure in each.failures],
     }
     json.dump(document, sys.stdout)

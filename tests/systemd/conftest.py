@@ -2,30 +2,11 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from tests.systemd.image import image
 from tests.systemd.machine import Machine, Unavailable
-from tests.systemd.service import CONFIG, LAUNCHER, Service
-
-TREE = Path(__file__).parents[2]
-
-# What of the tree is seen in the machine, read-only, at the places where a package would put it.
-SHOWN = {
-    TREE / "service/pyserver": "/usr/lib/pyserver/pyserver",
-    TREE / "systemd": "/usr/share/pyserver/systemd",
-    TREE / "www": "/var/www/pyserver",
-}
-
-# What a package's maintainer script would do.
-INSTALL = """
-    cp /usr/share/pyserver/systemd/*.service /usr/share/pyserver/systemd/*.socket /etc/systemd/system/
-    mkdir -p /usr/local/lib/sysusers.d
-    cp /usr/share/pyserver/systemd/pyserver.sysusers.conf /usr/local/lib/sysusers.d/pyserver.conf
-    systemd-sysusers
-    systemctl daemon-reload
-"""
+from tests.systemd.service import SHOWN, Service, install
 
 
 @pytest.fixture(scope="session")
@@ -44,9 +25,7 @@ def booted(suite: str) -> Iterator[Machine]:
             pytest.fail(f"under CI this must not be missing: {reason}")
         pytest.skip(str(reason))
     with machine:
-        machine.write("/usr/bin/pyserver", LAUNCHER, "755")
-        machine.write("/etc/pyserver/pyserver.toml", CONFIG)
-        machine.output("sh", "-ec", INSTALL)
+        install(machine)
         yield machine
 
 

@@ -3,7 +3,7 @@
 Owns:    .cache/systemd/ of the project: one directory for each content (suite and packages are in its name).
 Never:   installs pyserver itself: that is mounted, so that a test sees the tree as it is now.
 Fails:   Unavailable where nothing can be built (not root, a tool is missing); BuildError where building failed.
-Used by: tests.systemd.conftest.
+Used by: tests.systemd.conftest, tests.systemd.events.
 """
 
 import fcntl
@@ -48,15 +48,17 @@ class BuildError(Exception):
     """The root file system could not be made; the text ends with what the tool said."""
 
 
-def image(suite: str = "bookworm") -> Path:
-    """Return the root file system, building it if this is the first time (half a minute)."""
+def image(suite: str = "bookworm", more: tuple[str, ...] = ()) -> Path:
+    """Return the root file system with `more` packages, building it if this is the first time (half a minute)."""
     need_tools()
-    key = hashlib.sha256(" ".join([suite, *PACKAGES, POSIX_IPC]).encode()).hexdigest()[:12]
-    root = CACHE / f"{suite}-{key}"
+    packages = [*PACKAGES, *more]
+    key = hashlib.sha256(" ".join([suite, *packages, POSIX_IPC]).encode()).hexdigest()[:12]
+    kind = "+".join([suite, *more])
+    root = CACHE / f"{kind}-{key}"
     with lock():
         if not root.is_dir():
-            remove_others(suite)
-            build(root, suite)
+            remove_others(kind)
+            build(root, suite, packages)
     return root
 
 
@@ -78,19 +80,19 @@ def lock() -> Iterator[None]:
         yield
 
 
-def remove_others(suite: str) -> None:
+def remove_others(kind: str) -> None:
     """Remove what an earlier package list or an interrupted build left."""
-    for old in CACHE.glob(f"{suite}-*"):
+    for old in CACHE.glob(f"{kind}-*"):
         shutil.rmtree(old)
 
 
-def build(root: Path, suite: str) -> None:
+def build(root: Path, suite: str, packages: list[str]) -> None:
     """Make the root file system beside its place, and move it there when it is whole."""
     part = root.with_name(f"{root.name}.part")
     command(
         "mmdebstrap",
         "--variant=minbase",
-        f"--include={','.join(PACKAGES)}",
+        f"--include={','.join(packages)}",
         "--dpkgopt=path-exclude=/usr/share/doc/*",
         "--dpkgopt=path-exclude=/usr/share/man/*",
         "--dpkgopt=path-exclude=/usr/share/locale/*",

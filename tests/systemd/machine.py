@@ -8,6 +8,7 @@ Used by: tests.systemd.
 """
 
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -176,6 +177,17 @@ class Machine:
     def beside(self, *argv: str) -> list[str]:
         """Return what to run so that `argv` runs with the host's files and the container's network."""
         return ["nsenter", f"--target={self._leader}", "--net", "--", *argv]
+
+    def outside(self, pid: int) -> int:
+        """Return the process id that a process in there has on the host."""
+        namespace = Path(f"/proc/{self._leader}/ns/pid").readlink()
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has just ended
+                if (folder / "ns/pid").readlink() == namespace:
+                    inside = re.search(r"^NSpid:.*\s(\d+)$", (folder / "status").read_text(), re.MULTILINE)
+                    if inside is not None and int(inside[1]) == pid:
+                        return int(folder.name)
+        raise ProcessLookupError(f"no process {pid} in {self.name}")
 
     def output(self, *argv: str, status: int | None = 0, stdin: str = "", within: float = 60.0) -> str:
         """Run `argv` in there and return what it said; raise CommandError if it ends otherwise than with `status`."""

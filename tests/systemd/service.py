@@ -19,6 +19,27 @@ from typing import Any
 
 from tests.systemd.machine import Machine, wait_until
 
+TREE = Path(__file__).parents[2]
+PAGE = TREE / "www/index.html"
+
+# What of the tree is seen in the machine, read-only.
+SHOWN = {
+    TREE / "service/pyserver": "/usr/share/pyserver/service/pyserver",
+    TREE / "systemd": "/usr/share/pyserver/systemd",
+    TREE / "www": "/var/www/pyserver",
+}
+
+# What a package brings and does. Its modules are compiled: otherwise each start takes twice the time.
+INSTALL = """
+    cp -rp /usr/share/pyserver/service /usr/lib/pyserver
+    python3 -I -m compileall -q /usr/lib/pyserver
+    cp /usr/share/pyserver/systemd/*.service /usr/share/pyserver/systemd/*.socket /etc/systemd/system/
+    mkdir -p /usr/local/lib/sysusers.d
+    cp /usr/share/pyserver/systemd/pyserver.sysusers.conf /usr/local/lib/sysusers.d/pyserver.conf
+    systemd-sysusers
+    systemctl daemon-reload
+"""
+
 LAUNCHER = """\
 #!/usr/bin/python3 -I
 import sys
@@ -40,10 +61,14 @@ access = "/var/log/pyserver/access.log"
 root = "/var/www/pyserver"
 """
 
-TREE = Path(__file__).parents[2]
-PAGE = TREE / "www/index.html"
-
 UNITS = ("pyserver.socket", "pyserver-control.socket", "pyserver.service")
+
+
+def install(machine: Machine) -> None:
+    """Install from the tree, which a machine that was booted with SHOWN sees."""
+    machine.write("/usr/bin/pyserver", LAUNCHER, "755")
+    machine.write("/etc/pyserver/pyserver.toml", CONFIG)
+    machine.output("sh", "-ec", INSTALL)
 
 
 @dataclass
@@ -57,12 +82,46 @@ class Load:
 
 @dataclass
 class Clients:
-    """What the clients of Service.clients() saw; known when its block has ended."""
+    """What the clients of clients() saw; known when its block has ended."""
 
     answered: dict[str, int] = field(default_factory=dict)
     longest: float = 0.0
+    stalls: list[tuple[float, float]] = field(default_factory=list)  # since when (monotonic), and how long
     failures: list[dict[str, Any]] = field(default_factory=list)
     idle: dict[str, int] = field(default_factory=dict)
+    download: tuple[str, float] | None = None  # its outcome, and when that was
+
+
+@contextmanager
+def clients(
+    machine: Machine,
+    *,
+    idle: int = 0,
+    one_shot: int = 2,
+    keep_alive: int = 2,
+    rest: float = 0.0,
+    download: tuple[str, str, float] | None = None,
+) -> Iterator[Clients]:
+    """Keep clients of every kind while the block runs; each answer is compared with what there is to get.
+
+    `rest` is what each of them waits before a request, `download` a target, its digest and the seconds it shall take.
+    """
+    seen = Clients()
+    page = hashlib.sha256(PAGE.read_bytes()).hexdigest()
+    order: dict[str, Any] = {"address": ["127.0.0.1", 80], "targets": {"/": page}}
+    order |= {"one_shot": one_shot, "keep_alive": keep_alive, "idle": idle, "rest": rest}
+    if download is not None:
+        order["download"] = download
+    program = machine.beside(sys.executable, "-m", "tests.service.client", json.dumps(order))
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=TREE) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "begun\n"
+        try:
+            yield seen
+        finally:
+            report, _ = running.communicate(timeout=90)
+    assert running.returncode == 0
+    vars(seen).update(json.loads(report))
 
 
 class Service:
@@ -135,6 +194,11 @@ class Service:
         assert pid > 1
         self.machine.output("kill", "-KILL", str(pid))
 
+    def status(self) -> dict[str, Any]:
+        """Return what `pyserver status` knows."""
+        found: dict[str, Any] = json.loads(self.machine.output("pyserver", "status", "--json"))
+        return found
+
     def get(self, path: str = "/", *, within: float = 20.0) -> str:
         """Fetch from http://localhost as a visitor of the machine would; any status but 2xx is a failure."""
         curl = ("curl", "--silent", "--show-error", "--fail", "--max-time", str(within))
@@ -180,20 +244,8 @@ class Service:
     @contextmanager
     def clients(self, idle: int = 0, one_shot: int = 2, keep_alive: int = 2) -> Iterator[Clients]:
         """Keep clients of every kind while the block runs; each answer is compared with what there is to get."""
-        seen = Clients()
-        page = hashlib.sha256(PAGE.read_bytes()).hexdigest()
-        order: dict[str, Any] = {"address": ["127.0.0.1", 80], "targets": {"/": page}}
-        order |= {"one_shot": one_shot, "keep_alive": keep_alive, "idle": idle}
-        program = self.machine.beside(sys.executable, "-m", "tests.service.client", json.dumps(order))
-        with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=TREE) as running:
-            assert running.stdout is not None
-            assert running.stdout.readline() == "begun\n"
-            try:
-                yield seen
-            finally:
-                report, _ = running.communicate(timeout=90)
-        assert running.returncode == 0
-        vars(seen).update(json.loads(report))
+        with clients(self.machine, idle=idle, one_shot=one_shot, keep_alive=keep_alive) as seen:
+            yield seen
 
     def wait_until_active(self, within: float = 20.0) -> None:
         wait_until(self.is_active, within, "pyserver.service is active")

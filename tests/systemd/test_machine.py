@@ -38,9 +38,9 @@ def test_an_exit_status_is_passed_on(booted: Machine) -> None:
 
 
 def test_the_tree_is_seen_and_cannot_be_written(booted: Machine) -> None:
-    assert "Never" in booted.output("cat", "/usr/lib/pyserver/pyserver/limits.py")
+    assert "Never" in booted.output("cat", "/usr/share/pyserver/service/pyserver/limits.py")
     with pytest.raises(CommandError, match="Read-only file system"):
-        booted.output("touch", "/usr/lib/pyserver/pyserver/limits.py")
+        booted.output("touch", "/usr/share/pyserver/service/pyserver/limits.py")
 
 
 def test_nothing_is_left_of_a_machine(booted: Machine) -> None:

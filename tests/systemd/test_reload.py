@@ -1,8 +1,6 @@
 """systemctl reload, typed as an administrator would: nobody notices, or nothing has changed and it says why."""
 
-import json
 import re
-from typing import Any
 
 import pytest
 from tests.systemd.machine import CommandError, wait_until
@@ -124,7 +122,7 @@ def test_a_stop_closes_what_is_idle(service: Service) -> None:
 
 def test_totals_survive_restart_and_kill_and_say_since_when(service: Service) -> None:
     service.start()
-    first = status(service)
+    first = service.status()
     for _ in range(5):
         service.get("/")
     service.machine.output("systemctl", "restart", "pyserver")
@@ -133,15 +131,10 @@ def test_totals_survive_restart_and_kill_and_say_since_when(service: Service) ->
     service.get("/")
     service.machine.output("systemctl", "reload", "pyserver")
     service.get("/")
-    wait_until(lambda: status(service)["totals"]["requests"] == 8, 10, "all eight counted")
-    assert status(service)["since"] == first["since"]
+    wait_until(lambda: service.status()["totals"]["requests"] == 8, 10, "all eight counted")
+    assert service.status()["since"] == first["since"]
     service.stop()
     service.machine.output("sleep", "1.1")  # since is told in seconds
     service.start()
-    assert status(service)["totals"]["requests"] == 0
-    assert status(service)["since"] > first["since"]
-
-
-def status(service: Service) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(service.machine.output("pyserver", "status", "--json"))
-    return found
+    assert service.status()["totals"]["requests"] == 0
+    assert service.status()["since"] > first["since"]
