@@ -18,7 +18,7 @@ of them, so that those show who wait for an answer.
 import re
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import Final, NamedTuple
 
@@ -80,6 +80,7 @@ _ROW_SHIFT: Final = 4
 _WORK_MASK: Final = (1 << _ROW_SHIFT) - 1
 _ROW_MASK: Final = (1 << (_SINCE_SHIFT - _ROW_SHIFT)) - 1
 _TICK_SHIFT: Final = 10
+_TICK_S: Final = (1 << _TICK_SHIFT) / _NS
 
 # What Activity.show() returns for a request that has no row.
 UNLISTED: Final = -1
@@ -270,14 +271,15 @@ def read_threads(words: memoryview, at: int, now_ns: int, beat_ns: int, round_ns
 
 def read_requests(words: memoryview, at: int, now_ns: int, threads: list[WorkerThread]) -> list[CurrentRequest]:
     """Return the requests of the worker whose rows begin at word `at`, the longest under way first."""
-    by_row = {thread.request: thread.number for thread in threads if thread.request}
+    latest_last = sorted(threads, key=lambda thread: -thread.for_s)
+    by_row = {thread.request: thread for thread in latest_last if thread.request}
     first = at + _REQUESTS_AT
-    rows = (_request(words, first + row * REQUEST_WORDS, row + 1, now_ns, by_row.get) for row in range(REQUEST_ROWS))
+    rows = (_request(words, first + row * REQUEST_WORDS, row + 1, now_ns, by_row) for row in range(REQUEST_ROWS))
     return sorted(filter(None, rows), key=lambda request: -request.took_s)
 
 
 def _request(
-    words: memoryview, at: int, row: int, now_ns: int, thread_of: Callable[[int], int | None]
+    words: memoryview, at: int, row: int, now_ns: int, by_row: Mapping[int, WorkerThread]
 ) -> CurrentRequest | None:
     for _ in range(_TRIES):
         turn = words[at]
@@ -293,11 +295,13 @@ def _request(
     )
     if not 0 < phase < len(PHASES):
         return None
-    thread = thread_of(row) if phase == Phase.WORKING else None
+    phase_s, thread = max(0, now_ns - since_ns) / _NS, by_row.get(row)
+    # One that began before is still at work for a request that is over, whose row this was.
+    works = phase == Phase.WORKING and thread is not None and thread.for_s <= phase_s + _TICK_S
     return CurrentRequest(
         row=row,
-        phase=QUEUED if phase == Phase.WORKING and thread is None else PHASES[phase],
-        phase_s=max(0, now_ns - since_ns) / _NS,
+        phase=QUEUED if phase == Phase.WORKING and not works else PHASES[phase],
+        phase_s=phase_s,
         took_s=max(0, now_ns - began_ns) / _NS,
         waited_s=waited_ns / _NS,
         client=printable(client.rstrip(b"\0")),
@@ -307,7 +311,7 @@ def _request(
         sent=sent,
         all_of_it=all_of_it,
         number=number,
-        thread=thread,
+        thread=thread.number if works and thread is not None else None,
     )
 
 

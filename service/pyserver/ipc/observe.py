@@ -198,8 +198,8 @@ def of_slot_as_lines(segment: Segment, slot: int, most: int) -> tuple[list[str],
     """Return lines about the threads of one worker that do something, and about its requests: so many at most."""
     threads, requests, unlisted = of_slot(segment, slot)
     busy = sorted((each for each in threads if each.leads or each.busy), key=lambda each: -each.for_s)
-    by_row = {request.row: request for request in requests}
-    lines = [f"thread {_at(each)}" + _for(by_row.get(each.request)) for each in busy[:most]]
+    by_thread = {request.thread: request for request in requests}
+    lines = [f"thread {_at(each)}" + _for(by_thread.get(each.number)) for each in busy[:most]]
     if len(busy) > most:
         lines.append(f"and {len(busy) - most} threads more")
     told_of = [f"request {told(request)}" for request in requests[:most]]

@@ -739,6 +739,7 @@ class Connections:
         except OSError:
             tally.apart += not connection.began
             self.records.note(connection, request.head, response.status, 0)
+            connection.began = 0.0
             self.close(connection)
             return False
         tally.bytes_sent += sent

@@ -107,6 +107,17 @@ def test_its_row_stays_its_own_from_phase_to_phase(rows: Rows) -> None:
     assert {(request.phase, request.thread) for request in rows.requests()} == {("working", 2), ("sending", None)}
 
 
+def test_a_thread_that_works_on_for_a_request_that_is_over_has_not_the_next_one_of_its_row(rows: Rows) -> None:
+    row = rows.show(phase=Phase.WORKING)
+    rows.activity.thread_does(2, Work.ANSWERING, row)
+    rows.activity.leave(row)
+    time.sleep(0.001)
+    assert rows.show(phase=Phase.WORKING) == row
+    assert [(request.phase, request.thread) for request in rows.requests()] == [("queued", None)]
+    rows.activity.thread_does(1, Work.ANSWERING, row)
+    assert [(request.phase, request.thread) for request in rows.requests()] == [("working", 1)]
+
+
 @pytest.mark.parametrize(
     ("head", "method", "target"),
     [

@@ -954,6 +954,15 @@ def test_what_a_follower_works_for_is_shown(hall: Hall) -> None:
     assert shown(hall) == []
 
 
+def test_who_left_while_a_follower_worked_is_neither_shown_nor_timed(hall: Hall) -> None:
+    client, job = at_work(hall)
+    client.close()
+    hall.do(job)
+    hall.turn()
+    assert shown(hall) == []
+    assert (hall.tally.requests, hall.tally.answer_time) == (1, 0), "it was cut short"
+
+
 def test_an_answer_that_a_client_takes_slowly_is_shown_with_what_is_out(hall: Hall) -> None:
     client = hall.client(LARGE, buffer=8192)
     hall.turn()
