@@ -22,11 +22,11 @@ _TOOLS: Final = ("wrk", "util-linux")
 _POLICY: Final = Path("/usr/sbin/policy-rc.d")
 
 
-def install(servers: Iterable[Server]) -> None:
-    """Install what is missing."""
+def install(servers: Iterable[Server], *tools: str) -> None:
+    """Install what is missing, with some more packages of Debian."""
     chosen = list(servers)
     CACHE.mkdir(parents=True, exist_ok=True)
-    _debs([*_TOOLS, *(deb for server in chosen for deb in server.debs)])
+    _debs([*_TOOLS, *tools, *(deb for server in chosen for deb in server.debs)])
     _pypi([name for server in chosen for name in server.pypi])
     for server in chosen:
         if server.prepare:

@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from benchmarks import curve, overload, slow
 from benchmarks.client import Failed
 from benchmarks.cpu import Vanished
 from benchmarks.extras import Extras
@@ -86,6 +87,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--checkout", metavar="NAME=DIR", action="append", default=[], help=more)
     extras = "measure idle connections, memory, latency below saturation and a second worker instead"
     parser.add_argument("--extras", action="store_true", help=extras)
+    overload = "measure up to four times the load that each server can serve instead; with --json, --svg, --load"
+    parser.add_argument("--overload", action="store_true", help=overload)
+    slow = "measure a good client beside 2,000 slow ones (slowhttptest) instead; --seconds of each attack, 12 or so"
+    parser.add_argument("--slow", action="store_true", help=slow)
     return parser.parse_args(arguments)
 
 
@@ -100,6 +105,13 @@ def _run(options: argparse.Namespace) -> int:
     servers = _pick(options.servers, known)
     if options.extras:
         print(plain(_extras(options, servers)))
+        return 0
+    if options.overload:
+        print(plain(_overload(options, servers)))
+        return 0
+    if options.slow:
+        with _prepared(servers, "slowhttptest") as folder:
+            print(plain(slow.table(servers, folder, options.seconds)))
         return 0
     if options.load:
         record = merge([read(file) for file in options.load])
@@ -140,11 +152,31 @@ def _extras(options: argparse.Namespace, servers: Sequence[Server]) -> list[list
         return Extras(folder, folder / "site", options.rounds, options.seconds, options.nice).rows(chosen)
 
 
+def _overload(options: argparse.Namespace, servers: Sequence[Server]) -> list[list[str]]:
+    curves: list[overload.Curve] = []
+    if options.load:
+        curves = [curve for file in options.load for curve in overload.read(file)]
+    else:
+        with _prepared(servers) as folder:
+            for server in servers:
+                curves.append(overload.measure(server, folder, folder / "site", options.seconds))
+                print(plain(overload.table(curves[-1:])), file=sys.stderr, flush=True)
+    if options.json:
+        overload.save(curves, options.json)
+    if options.svg:
+        how = (
+            f"{today()}; a connection for each request, 1 MiB, clients that leave after {overload.PATIENCE_S:g} s; "
+            f"pyserver with queue_wait = {overload.QUEUE_WAIT_S:g}"
+        )
+        options.svg.write_text(curve.draw(curves, machine(), how))
+    return overload.table(curves)
+
+
 @contextmanager
-def _prepared(servers: Sequence[Server]) -> Iterator[Path]:
+def _prepared(servers: Sequence[Server], *tools: str) -> Iterator[Path]:
     """Install what is compared, and make the files; the folder goes with the block, also when we are told to end."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    install(servers)
+    install(servers, *tools)
     _raise_descriptor_limit()
     with tempfile.TemporaryDirectory(prefix="pyserver-benchmarks-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch)

@@ -35,6 +35,8 @@ class Setting(NamedTuple):
     log: Path | None  # access log, or none
     workers: int = 1
     content_bytes: int = 1024  # of the floor's one answer
+    threads: int = 16  # of each worker, where there are any
+    queue_wait: float | None = None  # seconds, of ours; None: its default
 
 
 class Plan(NamedTuple):
@@ -68,6 +70,8 @@ def checkout(name: str, project: Path) -> Server:
         configuration = f"""\
 [server]
 workers = {setting.workers}
+threads = {setting.threads}
+{"" if setting.queue_wait is None else f"queue_wait = {setting.queue_wait}"}
 
 [log]
 access = "{setting.log or "off"}"
@@ -266,7 +270,8 @@ application = WhiteNoise(absent, root={str(setting.site)!r})
     log = ("--access-logfile", str(setting.log)) if setting.log else ()
     argv = (
         str(VENV / "bin/gunicorn"), "--bind", f"127.0.0.1:{setting.port}", "--workers", str(setting.workers),
-        "--worker-class", "gthread", "--threads", "16", "--worker-connections", "4096", "--backlog", "4096",
+        "--worker-class", "gthread", "--threads", str(setting.threads),
+        "--worker-connections", "4096", "--backlog", "4096",
         "--keep-alive", "600", *log, "whitenoise_files:application",
     )  # fmt: skip
     return Plan(argv, {"whitenoise_files.py": application})
