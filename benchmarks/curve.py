@@ -50,7 +50,7 @@ def draw(curves: Sequence[Curve], where: str, how: str) -> str:
 
     size = f'viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}"'
     label = escape(_spoken(curves))
-    above, below = "right answers to clients that still wait, of the most that it can", "99th percentile of their wait"
+    above, below = "right answers to clients that still wait, of what it can serve", "99th percentile of their wait"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{label}">',
         f"<style>{_STYLE}</style>",
@@ -70,7 +70,7 @@ def draw(curves: Sequence[Curve], where: str, how: str) -> str:
         for tick in range(math.floor(widest) + 1)
     ]
     for curve in curves:
-        parts += _of(curve, x, lambda one, peak=curve.peak: of_goodput(one.goodput / peak))  # type: ignore[misc]
+        parts += _of(curve, x, lambda one: of_goodput(min(1.0, one.goodput / one.can)))
         parts += _of(curve, x, lambda one: None if one.p99_ms is None else of_wait(one.p99_ms))
     parts += [
         f'<text class="tick" x="20" y="{height - 24}">{escape(where)}</text>',
@@ -104,8 +104,9 @@ def _of(curve: Curve, x: Callable[[float], float], y: Callable[[Point], float | 
 def _spoken(curves: Sequence[Curve]) -> str:
     """Return the picture in words, for those who cannot see it."""
     told = [
-        f"{_NAMES.get(curve.server, curve.server)}: {curve.points[-1].goodput / curve.peak:.0%} of its peak"
-        f" at {curve.points[-1].share:g} times what it can serve"
+        f"{_NAMES.get(curve.server, curve.server)}: {last.goodput / last.can:.0%} of what it can serve"
+        f" at {last.share:g} times that load"
         for curve in curves
+        for last in curve.points[-1:]
     ]
     return "Goodput under overload. " + "; ".join(told)

@@ -27,6 +27,7 @@ from benchmarks.servers import Server, Setting
 SHARES: Final = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 PATIENCE_S: Final = 2.0  # then a client leaves
 QUEUE_WAIT_S: Final = 0.5  # for which ours lets it wait
+_CALIBRATED_S: Final = 1.5
 _WARM_UP_S: Final = 3.0  # longer than the patience: by then what waits is what will wait
 _CLIENTS: Final = 32  # of those that are always there, when it is measured what a server can do
 _AUTOGROUP: Final = Path("/proc/sys/kernel/sched_autogroup_enabled")
@@ -38,9 +39,10 @@ class Point(NamedTuple):
     """One load."""
 
     share: float  # of what the server can do
+    can: float  # what it could do just before: answers a second while it always has something to do, and no more
     offered: float  # clients a second
     goodput: float  # right answers a second, to clients that still waited for them
-    refused: float  # the share of clients that got 503 ...
+    refused: float  # of them, the share of clients that got 503 ...
     left: float  # ... or left with nothing ...
     cut: float  # ... or were cut off
     p50_ms: float | None  # of right answers
@@ -53,13 +55,7 @@ class Curve(NamedTuple):
     """One server."""
 
     server: str
-    can: float  # answers a second while it always has something to do, and no more than that
     points: Sequence[Point]
-
-    @property
-    def peak(self) -> float:
-        """The highest goodput that was seen."""
-        return max(self.can, *(point.goodput for point in self.points))
 
 
 def measure(server: Server, folder: Path, site: Path, seconds: float, shares: Sequence[float] = SHARES) -> Curve:
@@ -70,15 +66,16 @@ def measure(server: Server, folder: Path, site: Path, seconds: float, shares: Se
     os.sched_setaffinity(0, {CLIENT_CORE})
     try:
         with running(server, setting, str(SERVER_CORE)) as instance, _held_back(instance.pid):
-            saturate(address, _REQUEST, _CLIENTS, 1.0)
-            can = saturate(address, _REQUEST, _CLIENTS, 2 * seconds)
-            if not can:
-                raise Failed(f"{server.name} answers nothing")
+            saturate(address, _REQUEST, _CLIENTS, _CALIBRATED_S)
             points = []
             for share in shares:
+                # Before each: a machine that others use too is not as fast all the time.
+                can = saturate(address, _REQUEST, _CLIENTS, _CALIBRATED_S)
+                if not can:
+                    raise Failed(f"{server.name} answers nothing")
                 fared = offer(address, _REQUEST, can * share, seconds, patience=PATIENCE_S, warm_up=_WARM_UP_S)
-                points.append(point(share, fared))
-            return Curve(server.name, can, points)
+                points.append(point(share, can, fared))
+            return Curve(server.name, points)
     finally:
         os.sched_setaffinity(0, before)
 
@@ -97,11 +94,12 @@ def _held_back(pid: int) -> Iterator[None]:
             process.kill()
 
 
-def point(share: float, fared: Fared) -> Point:
+def point(share: float, can: float, fared: Fared) -> Point:
     """Return what became of the clients of one load, as figures."""
     offered = max(1, fared.offered)
     return Point(
         share,
+        can,
         fared.offered / fared.seconds,
         fared.goodput,
         len(fared.refused) / offered,
@@ -124,8 +122,8 @@ def table(curves: Sequence[Curve]) -> list[list[str]]:
     rows += [
         [
             curve.server,
-            f"{one.share:g} x {curve.can:.0f}/s",
-            f"{one.goodput / curve.peak:.0%}",
+            f"{one.share:g} x {one.can:.0f}/s",
+            f"{one.goodput / one.can:.0%}",
             f"{one.refused:.0%}",
             f"{one.left:.0%}",
             f"{one.cut:.0%}",
@@ -145,13 +143,9 @@ def _shown(ms: float | None) -> str:
 
 def save(curves: Sequence[Curve], file: Path) -> None:
     """Write all figures."""
-    file.write_text(
-        json.dumps([[one.server, one.can, [list(point) for point in one.points]] for one in curves], indent=1)
-    )
+    file.write_text(json.dumps([[one.server, [list(point) for point in one.points]] for one in curves], indent=1))
 
 
 def read(file: Path) -> list[Curve]:
     """Read what save() wrote."""
-    return [
-        Curve(server, can, [Point(*point) for point in points]) for server, can, points in json.loads(file.read_text())
-    ]
+    return [Curve(server, [Point(*point) for point in points]) for server, points in json.loads(file.read_text())]

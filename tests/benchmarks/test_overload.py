@@ -66,7 +66,7 @@ def test_each_client_is_counted_by_how_it_fared(fared: Fared) -> None:
     assert [len(fared.good), len(fared.refused), fared.without_retry_after] == [10, 20, 10]
     assert [fared.wrong, fared.cut, fared.left] == [10, 10, 10]
     assert fared.goodput == 10
-    got = point(2.0, fared)
+    got = point(2.0, 30.0, fared)
     assert (got.share, got.offered, got.goodput) == (2.0, 60, 10)
     assert [round(share, 3) for share in (got.refused, got.left, got.cut)] == [0.333, 0.167, 0.333]
 
@@ -90,9 +90,12 @@ def test_quantiles() -> None:
 
 
 CURVES = [
-    Curve("ours", 100.0, [Point(1.0, 100, 98, 0, 0, 0, 5, 9, None, 1), Point(4.0, 400, 80, 0.7, 0, 0, 50, 90, 60, 1)]),
     Curve(
-        "other<", 50.0, [Point(1.0, 50, 50, 0, 0, 0, 5, 9, None, 1), Point(4.0, 200, 0, 0, 1, 0, None, None, None, 1)]
+        "ours", [Point(1.0, 100, 100, 98, 0, 0, 0, 5, 9, None, 1), Point(4.0, 100, 400, 80, 0.7, 0, 0, 50, 90, 60, 1)]
+    ),
+    Curve(
+        "other<",
+        [Point(1.0, 50, 50, 50, 0, 0, 0, 5, 9, None, 1), Point(4.0, 50, 200, 0, 0, 1, 0, None, None, None, 1)],
     ),
 ]
 
@@ -110,7 +113,7 @@ def test_curves_are_kept_in_a_file(tmp_path: Path) -> None:
 
 def test_the_picture_is_one() -> None:
     picture = ET.fromstring(draw(CURVES, "a machine", "a <way>"))
-    assert "80% of its peak at 4 times" in picture.attrib["aria-label"]
+    assert "80% of what it can serve at 4 times" in picture.attrib["aria-label"]
     lines = [one for one in picture if one.tag.endswith("polyline")]
     assert [len(one.attrib["points"].split()) for one in lines] == [2, 2, 2, 1]
     texts = [one.text for one in picture if one.tag.endswith("text")]
