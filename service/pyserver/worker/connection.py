@@ -242,7 +242,7 @@ class Connections:
         self._admission = admission  # None: no client has limits
         # A client has no limits and no proxy, and its answer is what it is for all.
         alike = admission is None and proxies is None and tracing is None
-        self._meets = alike and records.are_brief and limits.requests != 1
+        self._meets = alike and records.are_brief
         self._proxies = proxies  # None: each peer is a client
         self._tracing = tracing  # None: answers say nothing of their request
         self._poll = poll

@@ -342,6 +342,20 @@ def test_the_last_request_of_a_connection_says_so(site: Path, tmp_path: Path, at
     hall.close()
 
 
+def test_an_answer_to_a_last_request_is_nobody_elses(site: Path, tmp_path: Path) -> None:
+    """Each second request is the last of its connection, and asks for what was asked for before."""
+    hall = Hall(site, tmp_path / "log", limits=Limits(requests=2))
+    for parked in (False, False, False, True):
+        client = hall.client(GET, parked=parked)  # one that another worker had has had its first
+        for last in (True,) if parked else (False, True):
+            hall.turn()
+            assert (b"\r\nConnection: close\r\n" in client.recv(99999)) is last
+            if not last:
+                client.sendall(GET)
+        assert client.recv(1) == b""
+    hall.close()
+
+
 def test_a_connection_may_have_a_single_request(site: Path, tmp_path: Path) -> None:
     hall = Hall(site, tmp_path / "log", limits=Limits(requests=1))
     for parked in (False, False, False, True):
