@@ -3,10 +3,10 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.fuzz import channel, config, path, reader, values
+from tests.fuzz import channel, config, path, proxy, reader, values
 from tests.fuzz.target import OneInput
 
-TARGETS = {each.__name__.rpartition(".")[2]: each for each in (channel, config, path, reader, values)}
+TARGETS = {each.__name__.rpartition(".")[2]: each for each in (channel, config, path, proxy, reader, values)}
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -9,14 +9,14 @@ Used by: cli.
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from pyserver.config import sites, system
 from pyserver.config.address import Address
-from pyserver.config.errors import ConfigError, Refused, cut, literal
+from pyserver.config.errors import ConfigError, Refused, cut, literal, printable
 from pyserver.config.kinds import is_a
 from pyserver.config.options import DEFAULT_LISTEN, LISTS, OPTIONS, TABLES, Config, Option, options_of
 from pyserver.config.sources import Item, Keys, Setting, Source, parse, read
@@ -77,7 +77,10 @@ def _build(settings: Settings, files: Sequence[Source]) -> Config:
         listen=_listen(settings),
         sites=built,
         files=tuple(source.name for source in files),
-        warnings=tuple(warning for root in roots for warning in system.exposed(root, files, log)),
+        warnings=(
+            *(warning for root in roots for warning in system.exposed(root, files, log)),
+            *_trusting(settings.values.get("proxies.trusted")),
+        ),
     )
 
 
@@ -101,6 +104,15 @@ def _check_proxies(settings: Settings) -> None:
     if protocol is not None and protocol.value != "off" and not (trusted and trusted.value):
         what = f"proxies.protocol = {literal(protocol.value)} without a peer that is trusted"
         raise protocol.error(what, 'write trusted = ["192.0.2.7"] beside it, with the addresses of your proxies')
+
+
+def _trusting(trusted: Setting | None) -> Iterator[str]:
+    """Tell of networks that everybody is in (T-41): whoever connects can then say who it is."""
+    for network in trusted.value if trusted is not None else ():
+        if network.endswith("/0"):
+            assert trusted is not None
+            fact = f"proxies.trusted has {literal(network)}, so every client can choose the address that it has in logs"
+            yield printable(f"{trusted.place}: {fact}; write the addresses of your proxies")
 
 
 def _listen(settings: Settings) -> tuple[Address, ...]:

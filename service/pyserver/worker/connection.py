@@ -678,8 +678,7 @@ class Connections:
         places: Places | None = connection.counted
         if connection.via is not None:
             if places is _EACH_REQUEST:
-                assert self._proxies is not None
-                connection.via.key = key_of_name(self._proxies.client(request.head, connection.peer))
+                connection.via.key = key_of_name(self.records.client_of(connection, request.head))
                 places = None if connection.via.key is None else self._admission.places_of(connection.via.key)
             client = connection.via.key or client
         after = 0 if places is None else self._admission.request(places, client)

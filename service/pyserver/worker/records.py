@@ -74,7 +74,7 @@ class Records:
         times = None if self._slow is None else self._times(connection, self._slow.after_s)
         if access is None and failures is None and times is None:
             return
-        peer = self._client(connection, head, good=good)
+        peer = self.client_of(connection, head if good else None)
         if access is not None:
             access.record(
                 peer, head, status, content_bytes, self._details(connection, timed) if access.detailed else None
@@ -93,15 +93,14 @@ class Records:
             assert self._slow is not None
             self._slow.note(peer, head, status, content_bytes, times)
 
-    def _client(self, connection: "Connection", head: bytes, *, good: bool) -> bytes:
-        """Return the name of who asked, as far as a trusted proxy tells."""
+    def client_of(self, connection: "Connection", head: bytes | None) -> bytes:
+        """Return the name of who asked, as far as a trusted proxy tells; None: no good head says it."""
         if not connection.peer:
             connection.peer = peer_name(connection.socket)
-        if good and connection.via is not None:
-            assert self._proxies is not None
-            if self._proxies.by_field:
-                return self._proxies.client(head, connection.peer)
-        return connection.peer
+        if head is None or connection.via is None:
+            return connection.peer
+        assert self._proxies is not None
+        return self._proxies.client(head, connection.peer) if self._proxies.by_field else connection.peer
 
     def _details(self, connection: "Connection", timed: bool) -> Details:  # noqa: FBT001
         duration_ns = self._duration_ns(connection) if timed else None

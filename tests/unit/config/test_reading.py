@@ -17,9 +17,11 @@ from pyserver.config import (
     Limits,
     Log,
     Override,
+    Proxies,
     Redirect,
     Server,
     Site,
+    Tracing,
     load,
 )
 from pyserver.limits import MIB
@@ -110,6 +112,15 @@ def test_every_key_of_a_file_is_taken(tmp_path: Path) -> None:
         [log]
         access = "access.log"
         journal_requests = 7
+        format = "json"
+
+        [proxies]
+        trusted = ["192.0.2.0/24", "unix:http"]
+        protocol = "proxy"
+
+        [tracing]
+        request_id = true
+        server_timing = true
 
         [[listen]]
         address = "[::1]:0"
@@ -149,9 +160,21 @@ def test_every_key_of_a_file_is_taken(tmp_path: Path) -> None:
         cache_bytes=5 * 1024,
         cache_entries=6,
     )
-    assert config.log == Log(access=str(tmp_path / "access.log"), journal_requests=7)
+    assert config.log == Log(access=str(tmp_path / "access.log"), format="json", journal_requests=7)
+    assert config.proxies == Proxies(trusted=("192.0.2.0/24", "unix:http"), protocol="proxy")
+    assert config.tracing == Tracing(request_id=True, server_timing=True)
     assert config.listen == (Address.parse("[::1]:0"), Address.parse("unix:/run/x.sock"))
     assert config.sites == (Site(str(tmp_path), ("a.html", "b.html")),)
+
+
+@pytest.mark.parametrize("network", ["0.0.0.0/0", "::/0"])
+def test_a_network_of_everybody_is_warned_of(tmp_path: Path, network: str) -> None:
+    config = loaded(f'{SITE}[proxies]\ntrusted = ["192.0.2.7", "{network}"]\n', tmp_path / "etc")
+    (warning,) = (line for line in config.warnings if "proxies" in line)
+    assert warning == (
+        f'{tmp_path}/etc/pyserver.toml:4: proxies.trusted has "{network}", so every client can choose the address that '
+        "it has in logs; write the addresses of your proxies"
+    )
 
 
 def test_durations_are_floats_even_if_written_whole(tmp_path: Path) -> None:

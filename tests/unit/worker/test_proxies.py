@@ -1,22 +1,28 @@
 """Connections of trusted proxies: whose they are, and that nothing else believes what a header or a field says."""
 
+import contextlib
 import logging
 import socket
 import struct
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.unit.http.test_proxy import mutilated
 from tests.unit.worker.conftest import LIMITS, Hall
 
 from pyserver.clock import Clock
 from pyserver.config import Clients
 from pyserver.config import Proxies as Options
-from pyserver.http.proxy import SIGNATURE
+from pyserver.http.forwarded import address
+from pyserver.http.proxy import SIGNATURE, Malformed, parse
 from pyserver.ipc.assignment import Origin
 from pyserver.ipc.clients import ClientTable
 from pyserver.ipc.messages import Drain
-from pyserver.limits import DRAIN_GRACE_S, PROXY_TOLD_S
+from pyserver.limits import DRAIN_GRACE_S, LINGER_S, PROXY_TOLD_S
 from pyserver.worker.admission import Admission
 from pyserver.worker.failures import Failures
 from pyserver.worker.proxies import Proxies
@@ -218,6 +224,37 @@ def test_the_memo_answers_such_connections_too(proxied: Hall) -> None:
         proxied.turn()
     assert GET in proxied.memo.answers
     assert received(connected).count(b"HTTP/1.1 200 ") == 4
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(mutilated(), st.lists(st.integers(0, 60), max_size=3))
+def test_whatever_a_trusted_peer_sends_it_is_served_or_closed(proxied: Hall, header: bytes, cuts: list[int]) -> None:
+    """In pieces, and with a request behind it; then the next one is served as ever."""
+    data = header + GET
+    places = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
+    connected = proxied.client()
+    with contextlib.suppress(BrokenPipeError):
+        for start, end in pairwise(places):
+            connected.sendall(data[start:end])
+            proxied.turn()
+    try:
+        read = parse(data)
+    except Malformed:
+        assert ended(connected)
+    else:
+        assert received(connected) or read is None or not data[read.length :]
+    proxied.wait(LIMITS.head_deadline + 1)
+    received(connected)
+    connected.close()
+    proxied.turn()
+    proxied.wait(LINGER_S + 1)
+    assert not proxied.connections.table
+    good = proxied.client(LINE + GET)
+    proxied.turn()
+    assert received(good).startswith(b"HTTP/1.1 200 ")
+    good.close()
+    proxied.turn()
+    assert {name == "unix:" or address(name.encode()) == name.encode() for name in clients_in(proxied)} == {True}
 
 
 # -- the end of a worker ---------------------------------------------------------------------------
