@@ -58,6 +58,10 @@ LINGER_MAX_BYTES: Final = 256 * KIB
 # leader from the others (1 MiB is about 0.3 ms on loopback).
 SENDFILE_BYTES: Final = 1 * MIB
 
+# Slow requests (the option log.slow) that a worker tells of in a second; of more of them it tells how many. When a disk
+# hangs, all are slow.
+SLOW_TOLD_PER_S: Final = 10
+
 # -- limits per client (enforced by worker.admission) ---------------------------------------
 
 # A client that is refused is told of in the log, and then not again for so long; so many clients in each worker. What
@@ -115,6 +119,10 @@ MUTEX_PATIENCE_MASTER_S: Final = 0.2
 # else: clients wait. Long enough for a look, two turns of those that wait, and the judgement (ipc.semaphores).
 MUTEX_RECOVERY_S: Final = 0.1
 MEND_AGAIN_S: Final = 0.5
+
+# What takes its time to come or to be taken is shown to others after so long, at the end of a round: most have gone by
+# then, and a row costs two microseconds. What needs a thread is shown at once. Enforced by worker.connection.
+SHOWN_AFTER_S: Final = 0.02
 
 # Rows of a worker that tell what its threads do and what requests wait for (ipc.activity), 16 and 256 bytes each. What
 # has no row is counted only. More of them would be memory that is hardly ever looked at, in every slot below.

@@ -58,6 +58,9 @@ def test_the_catalog_explains_what_happened(service: Service) -> None:
     assert f"pid {killed}) killed by SIGKILL" in explained
     assert lost.subject in explained
     assert lost.text.splitlines()[0] in explained
+    (record,) = fields(service, MESSAGE_ID=lost.message_id)
+    assert " leads, waiting for " in record["THREADS"]
+    assert record["MESSAGE"].endswith("\n" + record["THREADS"])
 
 
 def test_each_event_of_a_life_has_its_identifier(service: Service) -> None:
@@ -84,6 +87,9 @@ def test_the_journal_is_asked_for_what_failed(service: Service) -> None:
         ("::1", "GET", "localhost"),
     ]
     assert record["HTTP_REFERER"] == "http://example.org/"
+    assert record["WORKER"] in ("0", "1")
+    assert 0 <= int(record["DURATION_US"]) < 60e6
+    assert 0 < int(record["QUEUE_US"]) < 60e6
     assert record["MESSAGE_ID"] == EVENT["request-failed"].message_id
     assert [other for other in fields(service) if "HTTP_STATUS" in other] == [record]  # what went well is not there
 

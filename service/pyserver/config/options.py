@@ -253,6 +253,13 @@ class Log:
         bounds=(0, 10_000),
         unit="requests a second",
     )
+    slow: float = _option(
+        SECONDS,
+        "Requests that take longer go to the journal, with where their time went; 0: none.",
+        default=0.0,
+        bounds=(0, 3600),
+        unit="seconds",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@ r"""What each thread of a worker does, and what each request that is under way w
 
 Owns:    both kinds of row, their layout and their bounds; who writes them (Activity) and who reads them (read_threads,
          read_requests).
-Never:   costs a request anything that is answered in the round that began it: only what outlasts its round has a row.
+Never:   costs a request anything that is answered in the round that began it: only what lasts has a row.
          Trusts what stands in a row: a worker can be killed at any instruction, and one that was taken over writes
          anything (T-61). Each number is bounded, each byte of a text is printable when it comes out.
 Fails:   never: a row that was torn, or that makes no sense, is left out.
@@ -124,6 +124,7 @@ class Activity:
         row: int,
         phase: Phase,
         *,
+        since_ns: int,
         began_ns: int,
         waited_ns: int,
         sent: int,
@@ -144,7 +145,7 @@ class Activity:
         method, _, rest = head.partition(b"\r\n")[0].partition(b" ")
         target = rest.partition(b" ")[0]
         body = _BODY.pack(
-            phase, time.monotonic_ns(), began_ns, waited_ns, sent, all_of_it, status, number, len(target),
+            phase, since_ns, began_ns, waited_ns, sent, all_of_it, status, number, len(target),
             client[:_CLIENT_BYTES], method[:_METHOD_BYTES], target[:_TARGET_BYTES],
         )  # fmt: skip
         words, at = self._words, self._requests_at + row * REQUEST_WORDS

@@ -303,13 +303,47 @@ A server that was killed could not remove its shared memory. It is gone now.
         ("%s: status %d",),
         """\
 The fields of this record say which: HTTP_METHOD, HTTP_PATH, HTTP_STATUS,
-HTTP_BYTES, CLIENT, and where the client sent them HTTP_HOST, HTTP_REFERER and
-HTTP_USER_AGENT. So journalctl can be asked for them:
+HTTP_BYTES, CLIENT, WORKER, DURATION_US (to the end of the answer), QUEUE_US
+(for which its connection waited, if it is the first on it), and where the
+client sent them HTTP_HOST, HTTP_REFERER and HTTP_USER_AGENT. So journalctl
+can be asked for them:
 
     journalctl -u pyserver HTTP_STATUS=404 --output-fields=HTTP_PATH -o cat
 
 There are at most log.journal_requests of these a second. All requests are in
 the access log, if there is one.
+""",
+    ),
+    Event(
+        "request-slow",
+        "1b79e30bd2ed49ce99707f9ec8036575",
+        "A request took long",
+        ("%s %s: status %d after %.3f s, most of it %s (%s)",),
+        """\
+A request took longer than log.slow. Where its time went, also in the fields
+QUEUE_US, READING_US, WORKING_US, SENDING_US and SERVING_US, and the longest
+of them in SLOW_PHASE:
+
+queue: its connection waited for a worker; there is more to do than the
+workers can (server.workers), or one of them is held up.
+reading: the client took so long to send it.
+working: the disk, or there was no thread for it (server.threads).
+sending: the client took so long to receive it.
+serving: the worker had others to see to, or no processor.
+
+    journalctl -u pyserver SLOW_PHASE=working
+
+A worker tells of ten in a second, and of more of them how many.
+""",
+    ),
+    Event(
+        "slow-left-out",
+        "2b76c5409fb04494b2298b5644b3275a",
+        "Slow requests are not in the journal",
+        ("%d slow requests more than %d a second are not here",),
+        """\
+More requests of a worker took longer than log.slow within a second than it
+tells of. They are counted here only.
 """,
     ),
     Event(

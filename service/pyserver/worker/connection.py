@@ -45,6 +45,7 @@ from pyserver.limits import (
     PARKING_TICKS_PER_S,
     RECV_BYTES,
     ROOT_MISSED_REST_S,
+    SHOWN_AFTER_S,
     STALL_BYTES,
     TARGET_MAX_BYTES,
 )
@@ -52,6 +53,7 @@ from pyserver.worker.accesslog import AccessLog
 from pyserver.worker.admission import Admission
 from pyserver.worker.failures import FAILED, Failures
 from pyserver.worker.parking import Parking
+from pyserver.worker.slow import Slow, Times
 from pyserver.worker.transport import SEND, SEND_MORE, Outcome, Outgoing, send_at_once, untaken
 
 log = logging.getLogger("pyserver")
@@ -121,11 +123,13 @@ class Connection:
         "reader",
         "request",
         "row",
+        "sending",
         "socket",
         "taken",
         "unblocked",
         "waited_ns",
         "watched",
+        "worked",
     )
 
     def __init__(self, client: socket.socket, fd: int, deadline: float, origin: int = 0, waited_ns: int = 0) -> None:
@@ -146,6 +150,8 @@ class Connection:
         self.taken = 0  # and how much of that the client had by then
         self.began = 0.0  # monotonic: an answer that outlasts its round, which is timed for itself; 0: none does
         self.heard = 0.0  # monotonic: when the request began to come whose end was waited for; 0: it came at once
+        self.worked = 0.0  # seconds that followers had of it so far, and until one was free
+        self.sending = 0.0  # monotonic: an answer did not go out at once, from then on, less what was `worked` before
         self.lingered = 0  # bytes thrown away while lingering
         self.unblocked = False  # the socket is in non-blocking mode
         self.peer = b""  # address, when somebody asked
@@ -181,12 +187,14 @@ class Connections:
         failures: Failures | None = None,
         admission: Admission | None = None,
         others: Mapping[int, Handler] | None = None,
+        slow: Slow | None = None,
     ) -> None:
         self.table: dict[int, Connection] = {}  # by descriptor
         self.jobs: deque[Job] = deque()  # for worker.pool
         self.draining = False  # what is answered is closed
         self.returning: dict[Connection, None] = {}  # for worker.pool: on their way back to the master
         self.activity = Activity()  # for worker.pool: where it is shown what is under way
+        self._unshown: dict[Connection, None] = {}  # what has just begun to wait for its client, and is not shown yet
         self._moving = False  # what is answered goes back to the master
         self._leaving = False  # either
         self._sites = sites
@@ -198,6 +206,8 @@ class Connections:
         self._tally = tally
         self._access = access
         self._failures = failures
+        self._slow = slow
+        self._recording = access is not None or slow is not None  # of each request, and not only of those that failed
         self._admission = admission  # None: no client has limits
         self._poll = poll
         self._capacity = capacity
@@ -305,10 +315,14 @@ class Connections:
             self._tidy_at = inf
             if self._failures is not None:
                 self._failures.turn()
+            if self._slow is not None:
+                self._slow.turn()
             if self._admission is not None:
                 self._admission.turn()
             looks = self._sites.tidy()
             self.jobs += [Job(look.run, partial(self._looked_again, look), Work.LOOKING) for look in looks]
+        if self._unshown:
+            self._show_what_lasts(now)
         for connection in self._parking.due(now):
             phase = connection.phase
             if phase is Phase.WORKING:  # a follower has it; its disk is slow, the client is not
@@ -457,7 +471,6 @@ class Connections:
             sent = 0
         except OSError:
             tally.apart += not connection.began
-            connection.began = 0.0
             self._record(connection, request.head, response.status, 0)
             self.close(connection)
             return False
@@ -468,6 +481,7 @@ class Connections:
             tally.apart += 1
             connection.began = self._clock.now
         connection.request = request
+        connection.sending = time.monotonic() - connection.worked
         connection.outgoing = Outgoing(response, sent)
         connection.mark = connection.taken = 0
         connection.phase = Phase.SENDING
@@ -476,9 +490,9 @@ class Connections:
 
     def _sent(self, connection: Connection, request: Request, response: Response) -> bool:
         """Note an answer that is out; True when the connection goes on."""
-        connection.answered += 1
-        if self._access is not None or response.status >= FAILED:
+        if self._recording or response.status >= FAILED:
             self._record(connection, request.head, response.status, response.content_bytes)
+        connection.answered += 1
         if response.close:
             self._end(connection)
             return False
@@ -505,17 +519,20 @@ class Connections:
                 connection.mark = 1
                 connection.deadline = now + limits.body_deadline
                 connection.heard = connection.heard or now
-                self._show(connection, activity.Phase.CONTENT)
+                if connection.row:
+                    self._show(connection, activity.Phase.CONTENT, now)
+                else:
+                    self._unshown[connection] = None
         elif connection.begun:
             if connection.head_of != connection.answered:  # a head has begun: one budget for all of it
                 connection.head_of = connection.answered
                 connection.deadline = now + limits.head_deadline
             if not connection.heard:
                 connection.heard = now
-                self._show(connection, activity.Phase.READING)
-        elif connection.answered:
-            if connection.row:
                 self._shown(connection)
+                self._unshown[connection] = None
+        elif connection.answered:
+            self._shown(connection)
             if self.draining:
                 self.close(connection)
                 return
@@ -569,15 +586,17 @@ class Connections:
         connection.phase = Phase.WORKING
         connection.request = request
         connection.began = connection.began or self._clock.now
+        handed = time.monotonic()
         self._unwatch(connection)
         self._park(connection, self._limits.send_stall)
-        self._show(connection, activity.Phase.WORKING)
+        self._show(connection, activity.Phase.WORKING, self._clock.now)
 
         def then() -> None:
             if self._was_closed(connection):
                 return
             connection.phase = Phase.READING
             connection.request = None
+            connection.worked += time.monotonic() - handed
             try:
                 answer = pending.finish()
                 if isinstance(answer, Pending):  # something else stands in for what is not there, and is on the disk
@@ -625,8 +644,8 @@ class Connections:
         if outcome is Outcome.DONE:
             connection.outgoing = connection.request = None
             connection.phase = Phase.READING
-            self._took(connection)
             goes_on = self._sent(connection, request, response)
+            self._took(connection)
             if goes_on and resume:
                 self.serve(connection)
             return goes_on
@@ -635,10 +654,12 @@ class Connections:
                 connection.mark = outgoing.sent
                 connection.taken = outgoing.sent - untaken(connection.socket)
                 connection.deadline = self._clock.now + self._limits.send_stall
-            if self.activity.phase(connection.row) is activity.Phase.SENDING:
+            if not connection.row:
+                self._unshown[connection] = None
+            elif self.activity.phase(connection.row) is activity.Phase.SENDING:
                 self.activity.sent(connection.row, outgoing.sent)
             else:
-                self._show(connection, activity.Phase.SENDING)
+                self._show(connection, activity.Phase.SENDING, self._clock.now)
             self._watch(connection, _OUT)
         elif outcome is Outcome.DISK:
             self._hand_over_sending(connection, outgoing)
@@ -654,7 +675,7 @@ class Connections:
     def _took(self, connection: Connection) -> None:
         """Note how long an answer took that was not out in the round that began it."""
         self._tally.took(max(0, time.monotonic_ns() - int(connection.began * _NS)))
-        connection.began = connection.heard = 0.0
+        connection.began = connection.heard = connection.worked = connection.sending = 0.0
         self._shown(connection)
 
     @staticmethod
@@ -675,9 +696,9 @@ class Connections:
         connection.phase = Phase.WORKING
         self._unwatch(connection)
         self._park(connection, self._limits.send_stall)
-        self._show(connection, activity.Phase.WORKING)
+        self._show(connection, activity.Phase.WORKING, self._clock.now)
         outcome = Outcome.GONE
-        before = outgoing.sent
+        before, handed = outgoing.sent, time.monotonic()
 
         def run() -> None:
             nonlocal outcome
@@ -687,6 +708,7 @@ class Connections:
             self._tally.bytes_sent += outgoing.sent - before
             if not self._was_closed(connection):
                 connection.phase = Phase.SENDING
+                connection.worked += time.monotonic() - handed
                 self._sent_on(connection, outgoing, outcome, resume=True)
 
         self.jobs.append(Job(run, then, Work.SENDING, connection.row))
@@ -752,8 +774,7 @@ class Connections:
         if connection.bucket:
             self._parking.remove(connection)
         self.returning.pop(connection, None)
-        if connection.row:
-            self._shown(connection)
+        self._shown(connection)
         del self.table[connection.fd]
         if connection.counted is not None:
             assert self._admission is not None
@@ -787,8 +808,22 @@ class Connections:
 
     # -- small steps ---------------------------------------------------------------------------------
 
-    def _show(self, connection: Connection, phase: activity.Phase) -> None:
+    def _show_what_lasts(self, now: float) -> None:
+        """Let others see what waits for its client for longer than a moment."""
+        for connection in tuple(self._unshown):
+            since = connection.sending + connection.worked if connection.phase is _SENDING else connection.heard
+            if since + SHOWN_AFTER_S > now:
+                return  # and so did those after it
+            del self._unshown[connection]
+            if connection.phase is _SENDING:
+                self._show(connection, activity.Phase.SENDING, since)
+            else:
+                content = connection.request is not None
+                self._show(connection, activity.Phase.CONTENT if content else activity.Phase.READING, since)
+
+    def _show(self, connection: Connection, phase: activity.Phase, since: float) -> None:
         """Let others see what a request waits for that is not answered within its round."""
+        self._unshown.pop(connection, None)
         if not connection.peer:
             connection.peer = peer_name(connection.socket)
         request, reader, outgoing = connection.request, connection.reader, connection.outgoing
@@ -796,6 +831,7 @@ class Connections:
         connection.row = self.activity.show(
             connection.row,
             phase,
+            since_ns=int(since * _NS),
             began_ns=int(began * _NS),
             waited_ns=connection.waited_ns if first else 0,
             sent=0 if outgoing is None else outgoing.sent,
@@ -808,8 +844,11 @@ class Connections:
 
     def _shown(self, connection: Connection) -> None:
         """It is over."""
-        self.activity.leave(connection.row)
-        connection.row = 0
+        if connection.row:
+            self.activity.leave(connection.row)
+            connection.row = 0
+        elif self._unshown:
+            self._unshown.pop(connection, None)
 
     def _watch(self, connection: Connection, events: int) -> None:
         if connection.watched != events:
@@ -840,6 +879,8 @@ class Connections:
         self._parking.put(connection)
 
     def _record(self, connection: Connection, head: bytes, status: int, content_bytes: int) -> None:
+        if self._slow is not None:
+            self._look_how_long(connection, head, status, content_bytes, self._slow)
         noted = status >= FAILED and self._failures is not None
         if self._access is None and not noted:
             return
@@ -849,7 +890,29 @@ class Connections:
             self._access.record(connection.peer, head, status, content_bytes)
         if noted:
             assert self._failures is not None
-            self._failures.note(connection.peer, head, status, content_bytes)
+            took = time.monotonic() - (connection.began or connection.heard or self._clock.now)
+            self._failures.note(
+                connection.peer,
+                head,
+                status,
+                content_bytes,
+                duration_us=max(0, int(took * 1e6)),
+                queue_us=None if connection.answered else connection.waited_ns // 1000,
+            )
+
+    def _look_how_long(self, connection: Connection, head: bytes, status: int, content_bytes: int, slow: Slow) -> None:
+        """Tell of a request that took long, and where its time went."""
+        now, began = time.monotonic(), connection.began or self._clock.now
+        queue = 0.0 if connection.answered else connection.waited_ns / _NS
+        heard = connection.heard or began
+        took = queue + now - heard
+        if took < slow.after_s:
+            return
+        if not connection.peer:
+            connection.peer = peer_name(connection.socket)
+        sending = max(0.0, now - connection.worked - connection.sending) if connection.sending else 0.0
+        known = Times(queue, max(0.0, began - heard), connection.worked, sending, 0.0)
+        slow.note(connection.peer, head, status, content_bytes, known._replace(serving=max(0.0, took - sum(known))))
 
 
 def peer_name(client: socket.socket) -> bytes:

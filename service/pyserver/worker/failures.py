@@ -41,7 +41,16 @@ class Failures:
 
     # -- called by the leader ------------------------------------------------------------------
 
-    def note(self, peer: bytes, head: bytes, status: int, content_bytes: int) -> None:
+    def note(
+        self,
+        peer: bytes,
+        head: bytes,
+        status: int,
+        content_bytes: int,
+        *,
+        duration_us: int | None = None,
+        queue_us: int | None = None,
+    ) -> None:
         """Write a record, unless this second has its share. `head` is as for the access log."""
         self.turn()
         if self._noted >= self._share:
@@ -57,6 +66,8 @@ class Failures:
             "HTTP_BYTES": content_bytes,
             "CLIENT": peer,
             "WORKER": self._slot,
+            "DURATION_US": duration_us,
+            "QUEUE_US": queue_us,
         }
         if rest:
             fields |= {name: escape(value) for name, of in _FIELDS.items() if (value := field(head, of))}

@@ -37,6 +37,7 @@ from pyserver.worker.admission import Admission
 from pyserver.worker.connection import Connections
 from pyserver.worker.failures import Failures, share_of
 from pyserver.worker.pool import Pool
+from pyserver.worker.slow import Slow
 
 log = logging.getLogger("pyserver")
 
@@ -75,6 +76,7 @@ def run(assignment: Assignment) -> int:
     failures = Failures(slot, share, clock) if share and isinstance(output, JournalOutput) else None
     table = assignment.clients
     admission = None if table is None else Admission(config.clients, table, slot, clock, tally)
+    slow = Slow(slot, config.log.slow, clock) if config.log.slow else None
     connections = Connections(
         sites,
         assignment.origins,
@@ -88,6 +90,7 @@ def run(assignment: Assignment) -> int:
         failures,
         admission,
         others,
+        slow=slow,
     )
     pool = Pool(assignment, connections, clock, tally, access, poll, leave=lambda: os._exit(0))
     # What is here now stays: out of the collector's sight it is neither walked nor copied.
@@ -97,6 +100,8 @@ def run(assignment: Assignment) -> int:
     pool.run()
     if access is not None:
         access.close()
+    if slow is not None:
+        slow.close()
     return 0
 
 

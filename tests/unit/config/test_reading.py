@@ -344,7 +344,7 @@ FILE_ROWS = {
     "misspelt key": (f"{SITE}[server]\nworker = 2", ":4: unknown key 'worker' in [server]; did you mean 'workers'?"),
     "misspelt key of a list": ('[[site]]\nroots = "."', ":2: unknown key 'roots' in [[site]]; did you mean 'root'?"),
     "key of another table": (f"{SITE}[server]\nkeep_alive = 2", ":4: unknown key 'keep_alive' in [server]; did you mean 'limits.keep_alive'?"),
-    "key of nothing": (f"{SITE}[log]\nxyzzy = 2", ":4: unknown key 'xyzzy' in [log]; known are access, journal_requests"),
+    "key of nothing": (f"{SITE}[log]\nxyzzy = 2", ":4: unknown key 'xyzzy' in [log]; known are access, journal_requests, slow"),
     "key outside of a table": (f"threads = 2\n{SITE}", ":1: unknown key 'threads' outside of a table; did you mean 'server.threads'?"),
     "misspelt outside of a table": (f"thread = 2\n{SITE}", ":1: unknown key 'thread' outside of a table; did you mean 'server.threads'?"),
     "nothing outside of a table": (f"xyzzy = 2\n{SITE}", ":1: unknown key 'xyzzy' outside of a table; write keys below a line like [server]"),
@@ -352,7 +352,7 @@ FILE_ROWS = {
     "misspelt list": (f"{SITE}\n[[listens]]", ":4: unknown table 'listens'; did you mean [[listen]]?"),
     "table of nothing": (f"{SITE}\n[xyzzy]", ":4: unknown table 'xyzzy'; known are [server], [limits], [clients], [log], [[listen]], [[site]], [[site.alias]], [[site.redirect]], [[site.fields]]"),
     "table in a table": (f"{SITE}\n[server.log]\naccess = 1", ":4: unknown key 'log' in [server]; known are workers, threads, queue, drain, hung_after, respawn_delay_max, start_within, landlock, instance"),
-    "key with a line end": (f'{SITE}[log]\n"a\\nb" = 2', ":4: unknown key 'a\\nb' in [log]; known are access, journal_requests"),
+    "key with a line end": (f'{SITE}[log]\n"a\\nb" = 2', ":4: unknown key 'a\\nb' in [log]; known are access, journal_requests, slow"),
     "dotted": (f"server.threds = 2\n{SITE}", ":1: unknown key 'threds' in [server]; did you mean 'threads'?"),
     "inline": (f"log = {{ acces = 2 }}\n{SITE}", ":1: unknown key 'acces' in [log]; did you mean 'access'?"),
     # tables and lists

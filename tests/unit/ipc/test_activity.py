@@ -46,6 +46,7 @@ class Rows:
         return self.activity.show(
             row,
             phase,
+            since_ns=now,
             began_ns=now - SECOND,
             waited_ns=5_000_000,
             sent=10,

@@ -30,6 +30,7 @@ def at_work(segment: Segment) -> Activity:
         return activity.show(
             0,
             phase,
+            since_ns=time.monotonic_ns(),
             began_ns=began_ns,
             waited_ns=0,
             sent=sent,

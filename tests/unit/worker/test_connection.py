@@ -27,6 +27,7 @@ from pyserver.limits import (
     PARKING_TICKS_PER_S,
     ROOT_MISSED_REST_S,
     SENDFILE_BYTES,
+    SHOWN_AFTER_S,
     STALL_BYTES,
 )
 from pyserver.worker.connection import Job, Phase, peer_name
@@ -889,6 +890,11 @@ def test_a_client_over_tcp_is_answered(hall: Hall) -> None:
 # -- what others see of it ----------------------------------------------------------------------------
 
 
+# Long enough to be shown, and not for a deadline.
+LASTS = 5.0
+assert SHOWN_AFTER_S < LASTS < LIMITS.head_deadline
+
+
 def shown(hall: Hall) -> list[CurrentRequest]:
     """The requests of which the segment tells."""
     words, now = hall.connections.activity._words, time.monotonic_ns()
@@ -910,11 +916,15 @@ def test_what_is_answered_at_once_writes_nothing_for_others(hall: Hall) -> None:
 
 def test_a_request_that_comes_slowly_is_shown_until_it_is_there(hall: Hall) -> None:
     client = hall.client(b"GET /small.txt?" + b"x" * 200)
+    assert shown(hall) == [], "not for a moment"
+    hall.wait(LASTS)
     (seen,) = shown(hall)
     assert (seen.phase, seen.method, seen.number, seen.status) == ("reading", "GET", 1, 0)
     assert seen.target == "/small.txt?" + "x" * 101 + "..."
     client.sendall(b" HTTP/1.1\r\nHost: x\r\n\r\nGET /second")
     hall.turn()
+    assert shown(hall) == []
+    hall.wait(LASTS)
     assert [(seen.target, seen.number) for seen in shown(hall)] == [("/second", 2)]
     client.sendall(b" HTTP/1.1\r\nHost: x\r\n\r\n")
     hall.turn()
@@ -924,6 +934,7 @@ def test_a_request_that_comes_slowly_is_shown_until_it_is_there(hall: Hall) -> N
 
 def test_content_that_comes_slowly_is_shown(hall: Hall) -> None:
     client = hall.client(GET.replace(b"Host", b"Content-Length: 3\r\nHost") + b"a")
+    hall.wait(LASTS)
     assert [(seen.phase, seen.target) for seen in shown(hall)] == [("content", "/small.txt")]
     client.sendall(b"bc")
     hall.turn()
@@ -945,6 +956,8 @@ def test_what_a_follower_works_for_is_shown(hall: Hall) -> None:
 def test_an_answer_that_a_client_takes_slowly_is_shown_with_what_is_out(hall: Hall) -> None:
     client = hall.client(LARGE, buffer=8192)
     hall.turn()
+    assert shown(hall) == [], "not for a moment"
+    hall.wait(LASTS)
     (before,) = shown(hall)
     assert (before.phase, before.target, before.status) == ("sending", "/large.bin", 200)
     assert LARGE_BYTES < before.all_of_it < LARGE_BYTES + 1000
@@ -964,12 +977,15 @@ def test_an_answer_that_a_client_takes_slowly_is_shown_with_what_is_out(hall: Ha
 
 @pytest.mark.parametrize("first", [b"GET /half", LARGE])
 def test_who_leaves_is_not_shown_any_more(hall: Hall, first: bytes) -> None:
-    client = hall.client(first, buffer=8192)
+    client, early = hall.client(first, buffer=8192), hall.client(first, buffer=8192)
     hall.turn()
+    early.close()
+    hall.wait(LASTS)
     assert len(shown(hall)) == 1
     client.close()
     hall.turn()
     assert shown(hall) == []
+    assert not hall.connections._unshown
 
 
 def test_who_lingers_is_not_shown_any_more(hall: Hall) -> None:
@@ -984,7 +1000,9 @@ def test_the_wait_in_the_queue_is_that_of_the_first_request(hall: Hall) -> None:
     hall.opened.append(ours)
     ours.sendall(b"GET /half")
     hall.connections.adopt(theirs.detach(), 0, waited_ns=7_000_000)
+    hall.wait(LASTS)
     assert [seen.waited_s for seen in shown(hall)] == [0.007]
     ours.sendall(b" HTTP/1.1\r\nHost: x\r\n\r\nGET /next")
     hall.turn()
+    hall.wait(LASTS)
     assert [seen.waited_s for seen in shown(hall)] == [0.0]

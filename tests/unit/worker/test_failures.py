@@ -49,6 +49,15 @@ def fields_of(record: logging.LogRecord) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines)
 
 
+def test_a_record_has_its_times(clock: Clock, heard: list[logging.LogRecord]) -> None:
+    failures = Failures(1, 10, clock)
+    failures.note(b"192.0.2.7", HEAD, 404, 162, duration_us=1500, queue_us=20)
+    failures.note(b"192.0.2.7", HEAD, 404, 162, duration_us=1500)
+    first, second = map(fields_of, heard)
+    assert (first["DURATION_US"], first["QUEUE_US"]) == ("1500", "20")
+    assert "QUEUE_US" not in second, "not the first on its connection"
+
+
 def test_a_record_has_what_the_journal_is_asked_for(clock: Clock, heard: list[logging.LogRecord]) -> None:
     Failures(1, 10, clock).note(b"192.0.2.7", HEAD, 404, 162)
     (record,) = heard
