@@ -112,7 +112,7 @@ def test_not_ready_while_it_drains(serve: Serve, admin: socket.socket) -> None:
         assert answer.content == b"not ready: the server is stopping\n"
 
 
-def test_it_lives_through_deaths_and_reloads(serve: Serve, admin: socket.socket) -> None:
+def test_it_lives_through_deaths_and_reloads(serve: Serve, site: Path, admin: socket.socket) -> None:
     server = serve(listeners=[("admin", admin)])
     first = json.loads(ask(at(admin), "/status.json").content)["times"]["queue_wait"]["count"]
     killed = server.kill_worker(0)
@@ -127,6 +127,10 @@ def test_it_lives_through_deaths_and_reloads(serve: Serve, admin: socket.socket)
     assert document["times"]["queue_wait"]["count"] > first
     assert ask(public(server), "/small.txt").status == 200
     assert ask(public(server), "/metrics").status == 404
+    site.rename(site.with_name("away"))
+    assert server.reload().returncode == 1
+    last = json.loads(ask(at(admin), "/status.json").content)["events"][-1]
+    assert (last["kind"], str(site) in last["text"]) == ("reload failed", True)
     wait_until(lambda: ask(at(admin), "/readyz").status == 200)
 
 

@@ -83,6 +83,8 @@ def test_it_lives_and_shows_a_killed_worker_and_its_successor(
         has(browser, "#events", "replaced: worker 0 (generation 2) ready")
         has(browser, "#workers", str(server.workers()[0]))
         has(browser, "#counts", "1 workers replaced")
+        assert int(seen(browser, "document.getElementById('all-requests').textContent").replace(",", "")) > 0
+        assert seen(browser, "document.getElementById('all-restarts').textContent") == "1"
         seen(browser, "document.querySelector('#lanes .died').getAttribute('d').startsWith('M')")
         assert seen(browser, "document.getElementById('news').textContent").startswith(("died: ", "replaced: "))
         # By keyboard: the first stop is the button, which holds it.

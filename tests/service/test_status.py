@@ -139,6 +139,7 @@ def test_says_that_it_is_stopping(serve: Serve, site: object) -> None:
         server.send_signal(signal.SIGTERM)
         wait_until(lambda: server.logged("stopping"))
         assert "pyserver stopping" in server.status().stdout
+        assert "stopping: SIGTERM: stopping, 1 connections open" in server.status().stdout
         client.send(b"Host: a\r\n\r\n")
         client.answer()
 

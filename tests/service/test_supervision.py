@@ -133,6 +133,7 @@ def test_hung_worker_writes_its_stacks_and_is_replaced(serve: Serve) -> None:
     assert len(server.logged(r"^(Current thread|Thread) 0x[0-9a-f]+")) >= 3  # each thread's stack is in the journal
     assert server.logged(r"worker_thread$")
     assert server.logged(r"worker 0 \(generation 1, pid \d+\) killed by SIGABRT")
+    assert [event.kind for event in server.look().events] == ["started", "hung", "died", "replaced"]
 
 
 def test_worker_that_lives_is_never_taken_for_hung(serve: Serve) -> None:

@@ -9,6 +9,8 @@ import base64
 import hashlib
 from typing import Final
 
+from pyserver.ipc.stats import COUNTERS, SERVER
+
 _STYLE: Final = """
 :root { color-scheme: light dark; --ink: #1c2024; --dim: #56606b; --line: #d9dee3; --back: #fff; --card: #f5f7f9;
   --one: #0b62b8; --two: #8a4b08; --three: #7a2a8c; --four: #5b6570; --good: #146c2e; --bad: #b3261e; }
@@ -49,10 +51,11 @@ path { fill: none; stroke: var(--one); stroke-width: 1.5; stroke-linecap: round;
 .lanes li :last-child { text-align: right; }
 .events li { padding: .15rem 0; overflow-wrap: anywhere; font-size: .9rem; }
 .wide { overflow-x: auto; }
+.all th { white-space: normal; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: right; padding: .35rem .6rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { font-weight: 500; font-size: .85rem; }
-th:first-child, td:first-child, .text th:last-child, .text td:last-child { text-align: left; }
+th:first-child, td:first-child, .all th, .text th:last-child, .text td:last-child { text-align: left; }
 th:first-child, td:first-child { padding-left: 0; }
 @media (max-width: 40rem) { th, td { padding: .35rem .3rem; font-size: .85rem; }
   .lanes li { grid-template-columns: 1fr auto; } .lanes svg { grid-row: 2; grid-column: 1 / 3; } }
@@ -250,6 +253,9 @@ function show(now, when) {
     `${t.connections_lost} connections lost, ${t.failures} errors of ours, ${t.deadlines} ended by a deadline, ` +
     `${t.limited_open + t.limited_connections + t.limited_requests} over a client's limit, ` +
     `${t.log_lines_dropped} log lines dropped`;
+  for (const [name, n] of Object.entries({...t, restarts: now.restarts, reloads: now.reloads,
+    saturations: now.saturations, accept_pauses: now.accept_pauses}))
+    if (at("all-" + name)) at("all-" + name).textContent = n.toLocaleString("en");
   before = {...now, when};
 }
 let paused = false;
@@ -337,6 +343,13 @@ _TABLES: Final = (
     + _table("answers", "Answers by class of status", "1xx", "2xx", "3xx", "4xx", "5xx")
 )
 
+# Whatever is counted has its row, and nobody has to remember this page.
+_ALL: Final = "".join(
+    f'<tr><th scope="row">{counter.text}</th><td id="all-{counter.name}">-</td></tr>\n'
+    for counter in (*(each for each in SERVER if not each.gauge), *COUNTERS)
+    if counter.unit != "nanoseconds"
+)
+
 PAGE: Final = f"""\
 <!DOCTYPE html>
 <html lang="en">
@@ -364,6 +377,9 @@ PAGE: Final = f"""\
 <ul id="events" class="events"></ul>
 {_TABLES}<h2>Since the start</h2>
 <p id="counts"></p>
+<details><summary>All counters</summary>
+<table class="all"><tbody>
+{_ALL}</tbody></table></details>
 </main>
 <noscript><p>This page needs a script to be alive; <a href="status.json">status.json</a> has the numbers.</p></noscript>
 <script>{_SCRIPT}</script>

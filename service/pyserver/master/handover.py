@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any, Final, NamedTuple, NoReturn
 
 from pyserver import __version__
-from pyserver.ipc import activity, messages, segment
+from pyserver.ipc import activity, messages, notes, segment
 from pyserver.ipc.stats import BUCKETS, COUNTERS, HISTOGRAMS
 
 VARIABLE: Final = "PYSERVER_HANDOVER"
@@ -28,7 +28,7 @@ LAYOUT: Final[list[Any]] = [
     1,  # of the document: more by one whenever a field changes its meaning
     [segment.VERSION, list(segment.HEADER), list(segment.ROW), [counter.name for counter in COUNTERS]],
     [BUCKETS, [histogram.name for histogram in HISTOGRAMS]],
-    [activity.THREAD_WORDS, activity.REQUEST_WORDS, activity.WORDS],
+    [activity.THREAD_WORDS, activity.REQUEST_WORDS, activity.WORDS, notes.WORDS],
     [messages.VERSION, messages.LAYOUT.format, {kind.name: int(kind) for kind in messages.Kind}],
 ]
 

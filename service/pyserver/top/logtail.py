@@ -17,8 +17,11 @@ from typing import Final, NamedTuple
 _CHUNK_BYTES: Final = 16 * 1024
 _CHUNKS: Final = 16
 
-# The combined format (worker.accesslog): client, two names, time, request line, status.
-_LINE: Final = re.compile(rb'^(\S+) \S+ \S+ \[[^\]]*\] "(?:[^" ]+ )?([^" ?]+)[^"]*" [0-9]{3} ', re.MULTILINE)
+# The combined format: client, two names, time, request line, status. And one JSON object a line: time, client, and
+# method and target, or what was no request; what stands after them does not matter here.
+_COMBINED: Final = rb'(\S+) \S+ \S+ \[[^\]]*\] "(?:[^" ]+ )?([^" ?]+)[^"]*" [0-9]{3} '
+_JSON: Final = rb'\{"time":"[^"]*","client":"([^"]*)",(?:"method":"[^"]*","target"|"request"):"((?:[^"\\?]|\\.)*)'
+_LINE: Final = re.compile(rb"^(?:%b|%b)" % (_COMBINED, _JSON), re.MULTILINE)
 _NOT_PRINTABLE: Final = re.compile(rb"[^\x20-\x7e]")
 
 
@@ -104,7 +107,7 @@ class LogTail:
 
 
 def _understood(data: bytes) -> list[Line]:
-    return [Line(_shown(client), _shown(path)) for client, path in _LINE.findall(data)]
+    return [Line(_shown(one or other), _shown(path or target)) for one, path, other, target in _LINE.findall(data)]
 
 
 def _shown(raw: bytes) -> str:

@@ -45,6 +45,22 @@ def test_a_long_text_is_cut() -> None:
     assert event.text == "ä" * 84
 
 
+def test_a_reader_in_the_middle_of_a_write_sees_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = blank()
+    for number in range(EVENTS_MAX):
+        notes.event(words, 0, "died", f"event {number}")
+    put, seen = notes._put, []
+
+    def looked_at(words: memoryview, at: int, size: int, text: str) -> None:
+        seen.append([event.text for event in notes.events(words, 0)])
+        put(words, at, size, text)
+        seen.append([event.text for event in notes.events(words, 0)])
+
+    monkeypatch.setattr(notes, "_put", looked_at)
+    notes.event(words, 0, "died", "the next")
+    assert seen == [[f"event {number}" for number in range(1, EVENTS_MAX)]] * 2
+
+
 def test_one_that_is_half_written_is_not_told(segment: Segment) -> None:
     """Each text is of one letter: a mixed one would be of two events."""
 

@@ -51,6 +51,21 @@ def test_what_our_log_has_is_understood(log: Path, head: bytes, path: str) -> No
     tail.close()
 
 
+@pytest.mark.parametrize(
+    ("rest", "path"),
+    [
+        (rb'"method":"GET","target":"/a.css?v=1","protocol":"HTTP/1.1","status":200,"bytes":5,"worker":0}', "/a.css"),
+        (rb'"method":"HEAD","target":"/\u00e4\"b","protocol":"HTTP/1.1","status":404,"bytes":0}', r"/\u00e4\"b"),
+        (rb'"request":"no-request","status":400,"bytes":0,"referer":"\",\"target\":\"/no"}', "no-request"),
+    ],
+)
+def test_one_object_a_line_is_understood_too(log: Path, rest: bytes, path: str) -> None:
+    tail = LogTail(str(log))
+    append(log, b'{"time":"2026-11-02T09:00:00Z","client":"2001:db8::1",' + rest + b"\n")
+    assert tail.lines() == [Line("2001:db8::1", path)]
+    tail.close()
+
+
 def test_everything_is_told_once(log: Path) -> None:
     tail = LogTail(str(log))
     assert tail.lines() == []
