@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pyserver.clock import Clock
-from pyserver.worker.accesslog import Details
+from pyserver.worker.accesslog import Details, first_line
 from pyserver.worker.jsonlog import JsonLog, text, unescape
 
 HEAD = (
@@ -145,7 +145,7 @@ def test_any_bytes_make_one_object_a_line(
 ) -> None:
     head = b"%b\r\nHost: %b\r\nReferer: %b\r\nUser-Agent: %b\r\n" % (line, host, referer, agent)
     found = one(log, b"::1", head + more, 400, 0, Details(1, 2, identity))
-    first = head.partition(b"\r\n")[0]
+    first = first_line(head)
     if "request" in found:
         assert unescape(found["request"]) == first
     else:
