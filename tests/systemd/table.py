@@ -7,8 +7,10 @@ Used by: tests/systemd/events.
 """
 
 import argparse
+import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
@@ -16,6 +18,7 @@ from statistics import median
 from benchmarks.record import machine as this_machine
 from benchmarks.record import today
 from benchmarks.report import markdown, plain
+from tests.service.client import STALL_S
 from tests.systemd.image import SUITES, BuildError, image
 from tests.systemd.life import OF_ALL, OF_OURS, Impossible, Outcome, Peer, prepare, serving
 from tests.systemd.machine import Machine, Unavailable
@@ -47,11 +50,12 @@ server {
 
 def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
+    os.nice(options.nice)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         pages, amiss = [], []
         for suite in options.suites:
-            rows = [HEADER]
+            rows, busy = [HEADER], busy_with_others()
             with Machine.boot(image(suite, ("nginx",)), SHOWN) as machine:
                 for server, outcome in outcomes(machine, options.events):
                     shown = row(server, outcome)
@@ -61,7 +65,9 @@ def main(arguments: Sequence[str]) -> int:
                 said = machine.output("systemctl", "--version").split()[1]
                 python = machine.output("python3", "--version").split()[1]
                 nginx = machine.output("sh", "-c", "nginx -v 2>&1").strip().rpartition("/")[2]
-            pages.append(f"systemd {said} (Debian {suite}, Python {python}, nginx {nginx}):\n\n{markdown(rows)}\n")
+            about = f"systemd {said}, Debian {suite}, Python {python}, nginx {nginx}; others: {busy:.0%}"
+            pages.append(f"{about}\n\n{markdown(rows)}\n")
+            print(about)
     except (Unavailable, BuildError) as error:
         print(f"events: {error}", file=sys.stderr)
         return 1
@@ -87,6 +93,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     known = [*OF_ALL, *OF_OURS]
     parser.add_argument("--events", metavar="LIST", type=of(known), default=known, help=f"of {', '.join(known)}")
+    parser.add_argument(
+        "--nice", metavar="N", type=int, default=0, help="niceness of machines and clients (default: %(default)s)"
+    )
     parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the tables, machine and versions")
     return parser.parse_args(arguments)
 
@@ -99,6 +108,19 @@ def of(known: Sequence[str] | dict[str, int]) -> Callable[[str], list[str]]:
         return text.split(",")
 
     return chosen
+
+
+def busy_with_others() -> float:
+    """Return which share of its time the machine works for others, as seen in two seconds."""
+
+    def read() -> tuple[int, int]:
+        user, nice, system, idle, wait, *_ = map(int, Path("/proc/stat").read_text().split()[1:9])
+        return user + nice + system, idle + wait
+
+    before = read()
+    time.sleep(2)
+    worked, rested = (after - earlier for after, earlier in zip(read(), before, strict=True))
+    return worked / (worked + rested)
 
 
 def outcomes(machine: Machine, events: Sequence[str]) -> Iterator[tuple[str, Outcome]]:
@@ -129,17 +151,25 @@ def outcomes(machine: Machine, events: Sequence[str]) -> Iterator[tuple[str, Out
 
 
 def row(server: str, outcome: Outcome) -> list[str]:
-    stalls = [round(1000 * stall) for stall in outcome.stalls]
-    stall = "" if not stalls else f"{stalls[0]}" if len(stalls) == 1 else f"{median(stalls):.0f}, at most {max(stalls)}"
     return [
         outcome.event,
         server,
         f"{outcome.answered:,}" if outcome.answered else "",
         *(str(outcome.lost[kind]) for kind in KINDS),
-        stall,
+        stall(outcome.stalls),
         f"{outcome.kept} of {outcome.idle}" if outcome.idle else "",
         "; ".join(outcome.told + (outcome.amiss if server == "pyserver" else [])),
     ]
+
+
+def stall(stalls: Sequence[float]) -> str:
+    """Return the longest waits after each event as text: the median, and the longest of all."""
+    if not stalls:
+        return ""
+    if max(stalls) <= STALL_S:
+        return f"< {1000 * STALL_S:.0f}"
+    middle, longest = 1000 * median(stalls), 1000 * max(stalls)
+    return f"{longest:.0f}" if len(stalls) == 1 else f"{middle:.0f}, at most {longest:.0f}"
 
 
 if __name__ == "__main__":
