@@ -253,6 +253,8 @@ class Acceptor:
     def _hold(self, descriptors: list[int], message: Message) -> None:
         self._held.append((descriptors, message))
         self._set_polling(polling=False)
+        if not self._loads():  # we are told when a worker is ready, and look again then
+            return
         # Channels are not polled for writing: workers that take something say so, when they are asked to.
         if self._queue.want_room() and not self._resume_at:
             self._resume_at = time.monotonic() + ACCEPT_PAUSE_S

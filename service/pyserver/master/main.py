@@ -249,6 +249,10 @@ class Master:
         for listener in self._listeners if self._handed is None else ():
             how = "adopted from systemd" if listener.adopted else "bound"
             log.info("listening on %s (%s)", listener, how, extra=_fields(LISTENER=str(listener)))
+        if self._handed is not None:
+            # Clients have waited for as long as an interpreter takes to start: they come before all else.
+            self._acceptor.look_again()
+            self._poll.turn()
         found = sandbox.look(with_landlock=self._config.server.landlock == "auto")
         self._words[HEADER["protections"]] = found
         log.info("sandbox %s", sandbox.told(sandbox.by_name(found)))

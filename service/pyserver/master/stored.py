@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pyserver.ipc.assignment import Origin
 from pyserver.ipc.channel import Kind, Message
 from pyserver.ipc.segment import Segment
-from pyserver.limits import STORE_WITHIN_S, STORED_BATCH_MAX, STORED_MAX
+from pyserver.limits import BATCH_MAX, STORE_WITHIN_S, STORED_BATCH_MAX, STORED_MAX
 from pyserver.master.acceptor import Acceptor
 from pyserver.sd import fdstore
 from pyserver.sd.fdstore import Stored
@@ -29,34 +29,37 @@ def take(
     stored: Sequence[Stored], segment: Segment, acceptor: Acceptor, origins: Sequence[Origin], notifier: Notifier
 ) -> None:
     """Go on with what an earlier start has left with systemd, and leave there what the next one shall have."""
-    connections = 0
+    waiting: dict[int, list[int]] = {}  # descriptors, by their listener
     for one in stored:
         if one.name == fdstore.SEGMENT:
             segment.inherit(one.descriptor)
             os.close(one.descriptor)
         else:
-            connections += _take_connection(one, acceptor, origins)
-    if connections:
-        log.info("%d idle connections of an earlier start go on", connections)
+            _take_connection(one, origins, waiting)
+    for listener, descriptors in waiting.items():
+        for at in range(0, len(descriptors), BATCH_MAX):
+            batch = descriptors[at : at + BATCH_MAX]
+            message = Message(Kind.PARKED, 0, listener, len(batch), 0, time.monotonic_ns())
+            acceptor.carry_on(batch, message, counted=False)
+    if waiting:
+        log.info("%d idle connections of an earlier start go on", sum(map(len, waiting.values())))
     for name in {one.name for one in stored}:
         notifier.unstore(name)
     notifier.store(fdstore.SEGMENT, [segment.descriptors()[0]])
 
 
-def _take_connection(one: Stored, acceptor: Acceptor, origins: Sequence[Origin]) -> bool:
+def _take_connection(one: Stored, origins: Sequence[Origin], waiting: dict[int, list[int]]) -> None:
     try:
         client = socket.socket(fileno=one.descriptor)
     except OSError:
         os.close(one.descriptor)
-        return False
+        return
     client.set_inheritable(False)
     for index, origin in enumerate(origins):
         if fdstore.parked_name(origin.name) == one.name and origin.family == client.family:
-            message = Message(Kind.PARKED, 0, index, 1, 0, time.monotonic_ns())
-            acceptor.carry_on([client.detach()], message, counted=False)
-            return True
+            waiting.setdefault(index, []).append(client.detach())
+            return
     client.close()
-    return False
 
 
 def leave(parked: list[tuple[int, int]], origins: Sequence[Origin], notifier: Notifier) -> None:

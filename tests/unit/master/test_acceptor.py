@@ -283,6 +283,19 @@ def test_held_clients_get_the_first_worker_that_becomes_ready(door: Door) -> Non
     door.assert_balanced()
 
 
+def test_connections_of_an_earlier_start_wait_for_a_worker_and_not_for_a_time(door: Door) -> None:
+    door.ready = {}
+    waiting = socket.socket().detach()
+    door.acceptor.carry_on([waiting], Message(Kind.PARKED, 0, 0, 1, 0, time.monotonic_ns()), counted=False)
+    door.acceptor.look_again()
+    assert door.acceptor.held == 1
+    assert door.acceptor.wake_at is None
+    door.ready = {1: 0}
+    door.acceptor.look_again()
+    assert door.queue.waiting(1) == 1
+    door.assert_balanced()
+
+
 def test_a_worker_that_died_inside_the_mutex_holds_up_the_master_but_briefly(door: Door) -> None:
     door.ready = {0: 0, 1: 0}
     door.clients(2)

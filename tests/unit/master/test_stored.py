@@ -10,7 +10,7 @@ import pytest
 from tests.unit.master.around import Around
 
 from pyserver.ipc.channel import Kind
-from pyserver.limits import STORED_BATCH_MAX
+from pyserver.limits import BATCH_MAX, STORED_BATCH_MAX
 from pyserver.master import stored
 from pyserver.sd import fdstore
 from pyserver.sd.fdstore import Stored
@@ -52,6 +52,16 @@ def test_they_go_on_where_their_listener_is(around: Around, caplog: pytest.LogCa
     assert sum("FDSTOREREMOVE=1" in text for text in told) == 2
     assert fdstore.SEGMENT in told[-1]
     assert told[-1].endswith(" +1")
+
+
+def test_they_go_on_in_batches(around: Around) -> None:
+    found = [Stored(fdstore.parked_name("http"), socket.socket(socket.AF_INET).detach()) for _ in range(BATCH_MAX + 1)]
+    stored.take(found, around.segment, around.acceptor, around.origins, around.notifier)
+    assert [descriptors for descriptors, _, _ in around.acceptor.carried] == [
+        [one.descriptor for one in found[:BATCH_MAX]],
+        [found[BATCH_MAX].descriptor],
+    ]
+    assert [message.carried for _, message, _ in around.acceptor.carried] == [BATCH_MAX, 1]
 
 
 def test_they_are_left_in_batches_under_the_name_of_their_listener(around: Around) -> None:
