@@ -34,7 +34,19 @@ examples:
   tests/systemd/events --suites trixie --events restart,reload --markdown table.md
 """
 
-HEADER = ["event", "", "answered", "refused", "reset", "truncated", "5xx", "slow", "stall in ms", "idle kept", ""]
+HEADER = [
+    "event",
+    "server",
+    "answered",
+    "refused",
+    "reset",
+    "truncated",
+    "5xx",
+    "slow",
+    "stall in ms",
+    "idle kept",
+    "and",
+]
 KINDS = ("Refused", "Reset", "Truncated", "ServerError", "Slow")
 
 # Debian's nginx with its own configuration, but for what it serves.
