@@ -45,7 +45,11 @@ class Package(Service):
 
     def installing(self, version: str, *options: str) -> list[str]:
         """Return what to run in the machine to install a version."""
-        return [*APT, *options, "install", f"{SHELF}/{self.builds.deb(version)}"]
+        return [*APT, *options, "install", self.path(version)]
+
+    def path(self, version: str) -> str:
+        """Return where in the machine a version lies."""
+        return f"{SHELF}/{self.builds.deb(version)}"
 
     def remove(self) -> str:
         return self._said(*APT, "remove", "pyserver")

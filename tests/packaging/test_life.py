@@ -87,32 +87,43 @@ def test_where_services_must_not_start_it_is_only_installed(package: Package) ->
 
 
 README = (TREE / "README.md").read_text()
-FIVE_MINUTES = README.partition("## An administrator's five minutes\n")[2].partition("\n## ")[0]
+
+
+def commands(heading: str) -> list[str]:
+    """Return the blocks of commands below a heading of the README."""
+    section = README.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
 
 
 def test_the_readme_does_what_it_says(package: Package) -> None:
-    """Each block of its commands, in their order, on a machine as after the installation."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", FIVE_MINUTES, re.MULTILINE | re.DOTALL)
-    assert f"apt install ./build/{package.builds.deb('*')}" in README
-    package.install(package.builds.this)
+    """Each block of its commands, in their order, on a machine that has never seen the package."""
+    output = package.machine.output
+    output(*APT, "install", "man-db", within=300)
+    output("sh", "-c", 'mkdir -p /root/tree/build && cp "$1" /root/tree/build', "sh", package.path(package.builds.this))
+    build, install = commands("Install")[0].splitlines()
+    assert build.split()[0] == "packaging/build-deb"  # it has built this one
     try:
-        # But for `man`: the small Debian in there is without it.
-        typed = [re.sub(r"^man .*", "", block, flags=re.MULTILINE) for block in blocks]
-        shown = [package.machine.output("sh", "-exc", block) for block in typed]
+        installed = output("sh", "-exc", f"cd /root/tree; {install}", stdin="y\n", within=300)
+        # With the pages that the units name.
+        assert output("sh", "-c", "systemd-analyze verify pyserver.service pyserver@any.service 2>&1") == ""
+        shown = [output("sh", "-exc", block) for block in commands("An administrator's five minutes")]
+        first, site, port, sizing, end = shown
+        assert "Setting up pyserver" in installed
+        assert PAGE in first
+        assert 'Status: "serving ' in first
+        assert "pyserver - a web server" in " ".join(first.split())
+        assert "/etc/pyserver/pyserver.toml: ok (" in site
+        assert "\nIt is mine.\n" in site
+        assert re.search(r"^ +site +example\.org: root /srv/example\b", site, re.MULTILINE)
+        assert port == PAGE
+        assert "workers ready" in sizing
+        assert "Removing pyserver" in end
+        assert package.state() == ""
+        assert package.files() == set()
     finally:
-        package.machine.output("rm", "-rf", "/etc/systemd/system/pyserver.socket.d", "/srv/example")
-        package.machine.output("systemctl", "daemon-reload")
-    first, site, port, sizing, end = shown
-    assert PAGE in first
-    assert 'Status: "serving ' in first
-    assert "/etc/pyserver/pyserver.toml: ok (" in site
-    assert "\nIt is mine.\n" in site
-    assert re.search(r"^ +site +example\.org: root /srv/example\b", site, re.MULTILINE)
-    assert port == PAGE
-    assert "workers ready" in sizing
-    assert "Removing pyserver" in end
-    assert package.state() == ""
-    assert package.files() == set()
+        output("rm", "-rf", "/etc/systemd/system/pyserver.socket.d", "/srv/example", "/root/tree")
+        output("systemctl", "daemon-reload")
+        output(*APT, "purge", "man-db")
 
 
 # -- upgrade -------------------------------------------------------------------------------------------
