@@ -95,35 +95,41 @@ def commands(heading: str) -> list[str]:
     return re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
 
 
-def test_the_readme_does_what_it_says(package: Package) -> None:
+def test_the_readme_does_what_it_says(package: Package, suite: str) -> None:
     """Each block of its commands, in their order, on a machine that has never seen the package."""
     output = package.machine.output
-    output(*APT, "install", "man-db", within=300)
-    output("sh", "-c", 'mkdir -p /root/tree/build && cp "$1" /root/tree/build', "sh", package.path(package.builds.this))
     build, install = commands("Install")[0].splitlines()
     assert build.split()[0] == "packaging/build-deb"  # it has built this one
+    blocks = commands("An administrator's five minutes")
+    with_man = suite == "bookworm"  # the small Debians in there are without it; once is enough
+    if with_man:
+        output(*APT, "install", "man-db", within=300)
+    else:
+        blocks = [re.sub(r"^man .*", "", block, flags=re.MULTILINE) for block in blocks]
+    output("sh", "-c", 'mkdir -p /root/tree/build && cp "$1" /root/tree/build', "sh", package.path(package.builds.this))
     try:
         installed = output("sh", "-exc", f"cd /root/tree; {install}", stdin="y\n", within=300)
-        # With the pages that the units name.
-        assert output("sh", "-c", "systemd-analyze verify pyserver.service pyserver@any.service 2>&1") == ""
-        shown = [output("sh", "-exc", block) for block in commands("An administrator's five minutes")]
-        first, site, port, sizing, end = shown
-        assert "Setting up pyserver" in installed
-        assert PAGE in first
-        assert 'Status: "serving ' in first
-        assert "pyserver - a web server" in " ".join(first.split())
-        assert "/etc/pyserver/pyserver.toml: ok (" in site
-        assert "\nIt is mine.\n" in site
-        assert re.search(r"^ +site +example\.org: root /srv/example\b", site, re.MULTILINE)
-        assert port == PAGE
-        assert "workers ready" in sizing
-        assert "Removing pyserver" in end
-        assert package.state() == ""
-        assert package.files() == set()
+        faults = output("sh", "-c", "systemd-analyze verify pyserver.service pyserver@any.service 2>&1", status=None)
+        first, site, port, sizing, end = [output("sh", "-exc", block) for block in blocks]
     finally:
         output("rm", "-rf", "/etc/systemd/system/pyserver.socket.d", "/srv/example", "/root/tree")
         output("systemctl", "daemon-reload")
-        output(*APT, "purge", "man-db")
+        if with_man:
+            output(*APT, "purge", "man-db")
+    assert "Setting up pyserver" in installed
+    assert PAGE in first
+    assert 'Status: "serving ' in first
+    assert "/etc/pyserver/pyserver.toml: ok (" in site
+    assert "\nIt is mine.\n" in site
+    assert re.search(r"^ +site +example\.org: root /srv/example\b", site, re.MULTILINE)
+    assert port == PAGE
+    assert "workers ready" in sizing
+    assert "Removing pyserver" in end
+    assert package.state() == ""
+    assert package.files() == set()
+    if with_man:
+        assert "a web server for Linux that is of systemd" in first
+        assert faults == ""  # also the pages are there that the units name
 
 
 # -- upgrade -------------------------------------------------------------------------------------------

@@ -3,8 +3,10 @@
 Each asks a registry for the tool, so there has to be a network.
 """
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +17,7 @@ import pytest
 from tests.packaging.builds import TREE, Builds, said
 from tests.packaging.conftest import required
 from tests.packaging.image import image
+from tests.packaging.oci import Image
 from tests.packaging.package import APT, SHELF
 from tests.packaging.test_wheel import ENVIRON, run
 from tests.service.harness import wait_until
@@ -74,6 +77,41 @@ def test_pipx_gives_a_command_that_serves(tools: Path, tmp_path: Path) -> None:
     finally:
         server.terminate()
         assert server.wait(60) == 0
+
+
+def test_the_steps_of_the_containerfile_make_an_init_that_serves_and_drains(tmp_path: Path) -> None:
+    """As `podman run --cap-drop all` would start it: PID 1, its account, no capability."""
+    with required():
+        image = Image(TREE / "packaging/container/Containerfile", TREE, tmp_path)
+    log, account = tmp_path / "log", image.about["USER"]
+    around = (
+        'ip link set lo up; mount -t proc p "$1/proc"; mount -t tmpfs t "$1/dev"; mkdir -m 1777 "$1/dev/shm"; '
+        'mknod -m 666 "$1/dev/null" c 1 3; mknod -m 444 "$1/dev/urandom" c 1 9; '
+        'root=$1; shift; exec chroot "$root" "$@"'
+    )
+    unshared = ("unshare", "--mount", "--net", "--ipc", "--pid", "--fork", "--kill-child", "sh", "-ec")
+    dropped = f"setpriv --reuid {account} --regid {account} --clear-groups --bounding-set=-all --no-new-privs".split()
+    with log.open("wb") as stderr:
+        engine = subprocess.Popen(
+            [*unshared, around, "sh", str(image.root), *dropped, *image.command()], env={}, stderr=stderr, stdout=stderr
+        )
+    try:
+        wait_until(lambda: "notice  master: ready" in log.read_text() or engine.poll() is not None, 60, "ready")
+        assert engine.poll() is None, log.read_text()
+        init = Path(f"/proc/{engine.pid}/task/{engine.pid}/children").read_text().strip()
+        status = Path(f"/proc/{init}/status").read_text()
+        assert re.search(rf"^Uid:(\s+{account}){{4}}$", status, re.MULTILINE)
+        assert re.search(r"^CapBnd:\s+0+$", status, re.MULTILINE)
+        assert re.search(r"^NSpid:\s+\d+\s+1$", status, re.MULTILINE)
+        url = f"http://127.0.0.1:{image.about['EXPOSE']}/"
+        page = said("nsenter", "--target", init, "--net", "curl", "--silent", "--fail", url)
+        assert page == (TREE / "www/index.html").read_text()
+        os.kill(int(init), getattr(signal, image.about["STOPSIGNAL"]))
+        assert engine.wait(60) == 0, log.read_text()
+        assert "master: stopped" in log.read_text()
+    finally:
+        engine.kill()
+        engine.wait()
 
 
 @pytest.fixture
