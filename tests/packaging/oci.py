@@ -19,8 +19,19 @@ from tests.systemd.image import command, lock, need_tools
 # debian:13-slim: the same packages, by the same tool.
 BASES = {"debian:13-slim": "trixie"}
 
-# What a registry's client is told by the host's environment, a certificate of its own for one.
-HANDED_ON = ("PIP_", "SSL_", "REQUESTS_")
+# What a registry's client is told by the host's environment; a certificate of its own goes along as a copy.
+HANDED_ON = ("PIP_", "SSL_CERT_FILE", "REQUESTS_")
+
+# Mounts for a root file system, in namespaces of their own. Nothing of the host is in them: a step runs as root.
+AROUND = """
+mount -t proc proc "$1/proc"
+mount -t tmpfs tmpfs "$1/dev"
+mkdir -m 1777 "$1/dev/shm"
+mknod -m 666 "$1/dev/null" c 1 3
+mknod -m 666 "$1/dev/zero" c 1 5
+mknod -m 444 "$1/dev/urandom" c 1 9
+ln -s /proc/self/fd "$1/dev/fd"
+"""
 
 
 class Image:
@@ -48,8 +59,7 @@ class Image:
         self.root = self._folder / (name or "last")
         self._place = "/"
         shutil.copytree(small(BASES[base]), self.root, symlinks=True, ignore=shutil.ignore_patterns("dev"))
-        for folder in ("dev", "etc/ssl/certs"):
-            (self.root / folder).mkdir(parents=True, exist_ok=True)
+        (self.root / "dev").mkdir()
         self._stages[name] = self.root
 
     def _workdir(self, given: str) -> None:
@@ -74,10 +84,11 @@ class Image:
 
     def _run(self, given: str) -> None:
         environ = {name: value for name, value in os.environ.items() if name.startswith(HANDED_ON)}
+        for name in [name for name, value in environ.items() if Path(value).is_file()]:
+            shutil.copyfile(environ[name], self.root / "run/certificates")
+            environ[name] = "/run/certificates"
         environ |= {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
-        # Devices, processes and certificates of the host, for as long as the step takes.
-        around = 'for each in dev etc/ssl/certs; do mount --bind /$each "$1/$each"; done; mount -t proc p "$1/proc"'
-        script = f'{around}; exec chroot "$1" /bin/sh -ec \'cd "$0"; eval "$1"\' "$2" "$3"'
+        script = f'{AROUND}exec chroot "$1" /bin/sh -ec \'cd "$0"; eval "$1"\' "$2" "$3"'
         unshared = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-ec", script, "sh")
         done = subprocess.run(
             [*unshared, str(self.root), self._place, given],

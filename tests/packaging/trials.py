@@ -17,7 +17,7 @@ import pytest
 from tests.packaging.builds import TREE, Builds, said
 from tests.packaging.conftest import required
 from tests.packaging.image import image
-from tests.packaging.oci import Image
+from tests.packaging.oci import AROUND, Image
 from tests.packaging.package import APT, SHELF
 from tests.packaging.test_wheel import ENVIRON, run
 from tests.service.harness import wait_until
@@ -84,11 +84,7 @@ def test_the_steps_of_the_containerfile_make_an_init_that_serves_and_drains(tmp_
     with required():
         image = Image(TREE / "packaging/container/Containerfile", TREE, tmp_path)
     log, account = tmp_path / "log", image.about["USER"]
-    around = (
-        'ip link set lo up; mount -t proc p "$1/proc"; mount -t tmpfs t "$1/dev"; mkdir -m 1777 "$1/dev/shm"; '
-        'mknod -m 666 "$1/dev/null" c 1 3; mknod -m 444 "$1/dev/urandom" c 1 9; '
-        'root=$1; shift; exec chroot "$root" "$@"'
-    )
+    around = f'ip link set lo up; {AROUND}root=$1; shift; exec chroot "$root" "$@"'
     unshared = ("unshare", "--mount", "--net", "--ipc", "--pid", "--fork", "--kill-child", "sh", "-ec")
     dropped = f"setpriv --reuid {account} --regid {account} --clear-groups --bounding-set=-all --no-new-privs".split()
     with log.open("wb") as stderr:
