@@ -132,6 +132,8 @@ class Pool:
             activity.thread_does(number, job.work, job.row)
             try:
                 job.run()
+            except MemoryError:
+                log.error("no memory for a job")  # noqa: TRY400  it tells nothing by where it came
             except Exception:
                 log.exception("a job failed")
             self._done.append(job)
@@ -385,4 +387,7 @@ class Pool:
 
     def _failed(self, error: Exception) -> None:
         self._tally.failures += 1
+        if isinstance(error, MemoryError):  # which tells nothing by where it came
+            log.error("no memory, a connection is closed")
+            return
         log.error("an error of ours, its connection is closed", exc_info=error)
