@@ -126,8 +126,10 @@ def test_disk_that_hangs_holds_up_those_who_want_its_files(
     config.write_text(f'[[site]]\nroot = "{site}"\n{alias}[server]\nhung_after = 60\n')
     server = serve(config=config, workers=2, threads=threads)
     with kept(server, tmp_path):
-        for _ in range(4):
-            server.ask("/small.txt")
+        # Until each worker has it in memory: some file systems never say that they have.
+        wait_until(
+            lambda: server.ask("/small.txt") and all(each.counters["requests"] > 1 for each in server.look().workers)
+        )
         disk.order("read hangs")
         with contextlib.ExitStack() as stack:
             waiting = [stack.enter_context(server.client(within=30)) for _ in range(12 if threads > 1 else 1)]
