@@ -38,8 +38,8 @@ WARM_SHARE = 0.2  # of the run: caches fill, buffers find their size
 
 KILLED_EVERY_S = 5.0
 DEPLOYED_EVERY_S = 3.0
-RELOADS = 6
-HEAD_DEADLINE_S = 2.0
+RELOADS, RELOADS_SHORT = 6, 2
+HEAD_DEADLINE_S = 6.0
 
 LARGE = hashlib.sha256(b"large").digest() * (1 << 17)  # 4 MiB
 
@@ -161,7 +161,7 @@ class Odd:
         with self.server.client(within=30) as client:
             for byte in request("/small.txt", "Connection: close"):
                 client.send(bytes([byte]))
-                self.over.wait(0.01)
+                self.over.wait(0.005)
             if client.answer().content != b"small\n":
                 raise Failure("another answer")
 
@@ -323,7 +323,8 @@ def _trouble(
     began = outcome.began
     # The last part of a run is as the first: what it ends with is to be compared.
     deploy_at, kill_at = began + DEPLOYED_EVERY_S, began + KILLED_EVERY_S
-    reload_every = outcome.seconds / (RELOADS + 1)
+    reloads = RELOADS if outcome.seconds >= SHORT_S else RELOADS_SHORT
+    reload_every = outcome.seconds / (reloads + 1)
     reload_at, say_at = began + reload_every, began + 60
     while (now := time.monotonic()) < end:
         seen = sample(server, began)
@@ -341,7 +342,7 @@ def _trouble(
             if ready:
                 outcome.kills.append(time.monotonic())
                 server.kill_process(chance.choice(ready))
-        if now >= reload_at and len(outcome.reloads) < RELOADS:
+        if now >= reload_at and len(outcome.reloads) < reloads:
             reload_at += reload_every
             done = server.reload()
             outcome.reloads.append(time.monotonic())
