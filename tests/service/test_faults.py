@@ -127,9 +127,8 @@ def test_disk_that_hangs_holds_up_those_who_want_its_files(
     server = serve(config=config, workers=2, threads=threads)
     with kept(server, tmp_path):
         # Until each worker has it in memory: some file systems never say that they have.
-        wait_until(
-            lambda: server.ask("/small.txt") and all(each.counters["requests"] > 1 for each in server.look().workers)
-        )
+        while not all(each.counters["requests"] > 1 for each in server.look().workers):
+            server.ask("/small.txt")
         disk.order("read hangs")
         with contextlib.ExitStack() as stack:
             waiting = [stack.enter_context(server.client(within=30)) for _ in range(12 if threads > 1 else 1)]
