@@ -319,7 +319,9 @@ def test_workers_killed_at_random_while_the_master_puts(exchange: Exchange) -> N
     workers = {slot: Child(exchange.worker(slot, slow=True)) for slot in range(3)}
     mended = 0
     try:
-        for round_ in range(300):
+        for round_ in range(3000):
+            if round_ >= 300 and mended > 5:  # on a machine that has other things to do bad moments are rare
+                break
             slot = round_ % 3
             end = time.monotonic() + chance.uniform(0, 0.006)
             while time.monotonic() < end:
