@@ -162,8 +162,9 @@ class Odd:
             for byte in request("/small.txt", "Connection: close"):
                 client.send(bytes([byte]))
                 self.over.wait(0.005)
-            if client.answer().content != b"small\n":
-                raise Failure("another answer")
+            answer = client.answer()
+            if answer.content != b"small\n":
+                raise Failure(f"{answer.status} instead of the file")
 
     def never_ending(self) -> None:
         with self.server.client(within=30) as client:
