@@ -494,7 +494,7 @@ TCP_REPAIR, TCP_REPAIR_ON = 19, 1  # linux/tcp.h: in this mode a socket goes wit
 
 def test_peers_that_vanish_are_forgotten_at_their_deadlines(serve: Serve, site: Path) -> None:
     """Half-open: a machine that lost its power says nothing, neither FIN nor RST."""
-    server = serve(settings={"limits.keep_alive": 1, "limits.head_deadline": 1})
+    server = serve(settings={"limits.keep_alive": 2, "limits.head_deadline": 2})
     with kept(server, site):
         try:
             with server.clients(20) as clients:

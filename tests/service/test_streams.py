@@ -20,7 +20,7 @@ from tests.service.invariants import kept
 from pyserver.limits import RECV_BYTES
 from pyserver.worker.connection import _PATIENT
 
-EXAMPLES = int(os.environ.get("PYSERVER_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("PYSERVER_EXAMPLES", "80"))
 
 STREAMS = st.lists(messages(), min_size=1, max_size=4).map(b"".join) | st.lists(
     messages() | st.binary(max_size=40), min_size=1, max_size=3
@@ -84,7 +84,7 @@ def expected(outcome: Outcome, *, continues: bool) -> tuple[list[bytes], int | N
 
 
 def test_any_stream_gets_the_answers_that_it_should(serve: Serve, site: Path) -> None:
-    server = serve(workers=1, settings={"limits.head_deadline": 5})
+    server = serve(workers=1)
 
     @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
     @given(data=STREAMS, cuts=CUTS)
