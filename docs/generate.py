@@ -100,7 +100,8 @@ ABOUT_SECURITY: Final = """\
 
 <!-- Written by docs/generate.py from the tables in service/pyserver/handlers/security.py: change them there. -->
 
-Fields that make browsers more careful with the pages of a site, by its option `security`:
+Fields that make browsers more careful with the pages of a site, by its option `security`. Who might do harm to the
+server, and what stands in the way, is in [threats.md](threats.md).
 
 ```toml
 [[site]]
