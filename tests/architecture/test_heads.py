@@ -27,6 +27,8 @@ PLACES = {
     + ", and lines of handlers.rules",
     ("handlers/entries.py", b"Content-Encoding: %b\r\n"): "the name of a coding of files.codings",
     ("handlers/status.py", b"Content-Security-Policy: %b\r\nReferrer-Policy: no-referrer\r\n"): "a constant of its own",
+    ("worker/tracing.py", b"X-Request-ID: %b\r\n"): "a name of hexadecimal digits, or a word that a trusted proxy gave",
+    ("worker/tracing.py", b"Server-Timing: %b\r\n"): "constants and numbers of its own",
     ("handlers/static.py", b"Content-Type: %b\r\nX-Content-Type-Options: nosniff\r\nContent-Length: %d\r\n"): TYPE,
 }
 

@@ -305,7 +305,7 @@ class Proxies:
     )
     protocol: Literal["off", "proxy", "forwarded", "x-forwarded-for"] = _option(
         words("off", "proxy", "forwarded", "x-forwarded-for"),
-        "What a trusted peer says it by: a PROXY header, which then has to come, or the field that it adds to.",
+        "How a trusted peer says it: a PROXY header, which must come, or a field that it adds to.",
         default="off",
     )
 
@@ -346,7 +346,7 @@ class Tracing:
 
     request_id: bool = _option(
         FLAG,
-        "Name each request, in X-Request-ID of its answer and in logs; a name that a trusted proxy gave is kept.",
+        "Name each request, in its answer (X-Request-ID) and in logs; names of proxies are kept.",
         default=False,
     )
     server_timing: bool = _option(

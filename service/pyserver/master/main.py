@@ -402,14 +402,14 @@ class Master:
                 self._restarts += 1
                 self._words[HEADER["restarts"]] = self._restarts
                 respawn = f", respawn in {delay:.2f} s"
-            text = (
-                f"worker {slot} (generation {place.generation}, pid {pid}) {ending}"
-                f" after {now - place.spawned_at:.1f} s: {lost} connections lost, {waiting} wait for its successor"
+            text = (  # as in sd.events
+                "worker %d (generation %d, pid %d) %s after %.1f s: %d connections lost, %d wait for its successor%s"
             )
+            what = (slot, place.generation, pid, ending, now - place.spawned_at, lost, waiting)
             fields = {"WORKER": slot, "CONNECTIONS_LOST": lost}
             extra = _fields(**fields) if hung or never_ready else self._workers.at_work(slot, **fields)
-            log.error("%s%s", text, respawn, extra=extra)
-            self._segment.note("died", text)
+            log.error(text, *what, respawn, extra=extra)
+            self._segment.note("died", text % (*what, ""))
         if never_ready and not self._standing.ready and not self._stopping.begun:
             self._on_failed_start(ending)
         if never_ready and place.crew == self._workers.coming and not self._stopping.begun:

@@ -209,9 +209,10 @@ class Workers:
         """End a worker that hangs: it writes its stacks first."""
         place = self.places[slot]
         now = time.monotonic()
-        text = f"worker {slot} (generation {place.generation}) silent for {silent_for(place, now):.1f} s, killing it"
-        log.error("%s", text, extra=self.at_work(slot, WORKER=slot))
-        self._segment.note("hung", text)
+        text = "worker %d (generation %d) silent for %.1f s, killing it"  # as in sd.events
+        what = (slot, place.generation, silent_for(place, now))
+        log.error(text, *what, extra=self.at_work(slot, WORKER=slot))
+        self._segment.note("hung", text % what)
         self.happened(place, "hung", now)
         children.abort(self._children[slot])
 

@@ -1119,8 +1119,6 @@ class Connections:
     def _show(self, connection: Connection, phase: activity.Phase, since: float) -> None:
         """Let others see what a request waits for that is not answered within its round."""
         self._unshown.pop(connection, None)
-        if not connection.peer:
-            connection.peer = peer_name(connection.socket)
         request, reader, outgoing = connection.request, connection.reader, connection.outgoing
         began, first = connection.heard or connection.began or self._clock.now, connection.answered == 0
         connection.row = self.activity.show(
@@ -1133,7 +1131,7 @@ class Connections:
             all_of_it=0 if outgoing is None else outgoing.all_of_it,
             status=0 if outgoing is None else outgoing.response.status,
             number=connection.answered + 1,
-            client=connection.peer,
+            client=self.records.client_of(connection, None if request is None else request.head),
             head=request.head if request is not None else reader.pending if reader is not None else b"",
         )
 
