@@ -7,6 +7,7 @@ Used by: benchmarks.main (--slow).
 
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -65,6 +66,7 @@ def table(servers: Sequence[Server], folder: Path, seconds: int) -> list[list[st
             )
             with running(server, setting, "0-1"):
                 rows.append([server.name, name, *_under(how, setting.port, seconds).row()])
+                print(", ".join(rows[-1]), file=sys.stderr, flush=True)
     return rows
 
 
