@@ -130,7 +130,8 @@ def test_hung_worker_writes_its_stacks_and_is_replaced(serve: Serve) -> None:
             time.sleep(0.02)
         server.replaced(0, 1, within=5)
     assert 1.5 < time.monotonic() - began < 6
-    assert len(server.logged(r"^(Current thread|Thread) 0x[0-9a-f]+")) >= 3  # each thread's stack is in the journal
+    stacks = r"^(Current thread|Thread) 0x[0-9a-f]+"
+    wait_until(lambda: len(server.logged(stacks)) >= 3)  # each thread's stack is in the journal
     assert server.logged(r"worker_thread$")
     assert server.logged(r"worker 0 \(generation 1, pid \d+\) killed by SIGABRT")
     assert [event.kind for event in server.look().events] == ["started", "hung", "died", "replaced"]
