@@ -161,8 +161,8 @@ def _overload(options: argparse.Namespace, servers: Sequence[Server]) -> list[li
             for server in servers:
                 curves.append(overload.measure(server, folder, folder / "site", options.seconds))
                 print(plain(overload.table(curves[-1:])), file=sys.stderr, flush=True)
-    if options.json:
-        overload.save(curves, options.json)
+                if options.json:  # now: the next server may fail
+                    overload.save(curves, options.json)
     if options.svg:
         how = (
             f"{today()}; a connection for each request, 1 MiB, clients that leave after {overload.PATIENCE_S:g} s; "
