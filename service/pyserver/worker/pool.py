@@ -31,7 +31,8 @@ from pyserver.ipc.stats import Tally
 from pyserver.limits import BATCH_MAX, MUTEX_PATIENCE_S, ROUND_S
 from pyserver.sd.journal import NOTICE
 from pyserver.worker.accesslog import AccessLog
-from pyserver.worker.connection import Connections, Job
+from pyserver.worker.client import Job
+from pyserver.worker.connection import Connections
 
 log = logging.getLogger("pyserver")
 

@@ -7,17 +7,15 @@ Used by: worker.connection, for every answer that ends.
 
 import socket
 import time
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from pyserver.clock import Clock
 from pyserver.http import proxy
 from pyserver.worker.accesslog import AccessLog, Details
+from pyserver.worker.client import Connection
 from pyserver.worker.failures import FAILED, Failures
 from pyserver.worker.proxies import Proxies
 from pyserver.worker.slow import Slow, Times
-
-if TYPE_CHECKING:
-    from pyserver.worker.connection import Connection
 
 _NS: Final = 1_000_000_000
 
@@ -58,7 +56,7 @@ class Records:
 
     def note(
         self,
-        connection: "Connection",
+        connection: Connection,
         head: bytes,
         status: int,
         content_bytes: int,
@@ -93,7 +91,7 @@ class Records:
             assert self._slow is not None
             self._slow.note(peer, head, status, content_bytes, times)
 
-    def client_of(self, connection: "Connection", head: bytes | None) -> bytes:
+    def client_of(self, connection: Connection, head: bytes | None) -> bytes:
         """Return the name of who asked, as far as a trusted proxy tells; None: no good head says it."""
         if not connection.peer:
             connection.peer = peer_name(connection.socket)
@@ -102,16 +100,16 @@ class Records:
         assert self._proxies is not None
         return self._proxies.client(head, connection.peer) if self._proxies.by_field else connection.peer
 
-    def _details(self, connection: "Connection", timed: bool) -> Details:  # noqa: FBT001
+    def _details(self, connection: Connection, timed: bool) -> Details:  # noqa: FBT001
         duration_ns = self._duration_ns(connection) if timed else None
         return Details(duration_ns, None if connection.answered else connection.waited_ns, connection.identity)
 
-    def _duration_ns(self, connection: "Connection") -> int:
+    def _duration_ns(self, connection: Connection) -> int:
         """Return how long a request took, from the end of its head on, or from its beginning if it had no end."""
         began = connection.began or connection.heard or self._clock.now
         return max(0, time.monotonic_ns() - int(began * _NS))
 
-    def _times(self, connection: "Connection", after_s: float) -> Times | None:
+    def _times(self, connection: Connection, after_s: float) -> Times | None:
         """Return where the time of a request went that took so long; None if it did not."""
         now, began = time.monotonic(), connection.began or self._clock.now
         queue = 0.0 if connection.answered else connection.waited_ns / _NS

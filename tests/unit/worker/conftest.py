@@ -19,7 +19,8 @@ from pyserver.ipc.assignment import Origin
 from pyserver.ipc.stats import Tally
 from pyserver.limits import FILE_IN_MEMORY_MAX_BYTES
 from pyserver.worker.accesslog import AccessLog
-from pyserver.worker.connection import Connections, Job
+from pyserver.worker.client import Job
+from pyserver.worker.connection import Connections
 from pyserver.worker.records import Records
 
 # Too large to be kept in memory.

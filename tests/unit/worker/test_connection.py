@@ -30,7 +30,7 @@ from pyserver.limits import (
     SHOWN_AFTER_S,
     STALL_BYTES,
 )
-from pyserver.worker.connection import Job, Phase
+from pyserver.worker.client import Job, Phase
 from pyserver.worker.records import peer_name
 
 # A deadline may be noticed two ticks late.

@@ -10,7 +10,7 @@ from tests.unit.worker.conftest import LARGE_BYTES, Hall
 
 from pyserver.config import Limits
 from pyserver.limits import PARKING_TICKS_PER_S
-from pyserver.worker.connection import Connection
+from pyserver.worker.client import Connection
 
 RATE, PERIOD = 100, 4.0
 LATE = 2 / PARKING_TICKS_PER_S

@@ -25,7 +25,8 @@ from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import TOTALS, Segment
 from pyserver.ipc.stats import index_of, read_buckets
 from pyserver.limits import ROUND_S
-from pyserver.worker.connection import Connections, Job
+from pyserver.worker.client import Job
+from pyserver.worker.connection import Connections
 from pyserver.worker.pool import Pool
 
 GENERATION = 7

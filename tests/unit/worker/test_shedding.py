@@ -12,7 +12,7 @@ from tests.unit.worker.conftest import Hall
 from pyserver.clock import Clock
 from pyserver.http.dates import imf_fixdate
 from pyserver.limits import LINGER_S, SHED_TOLD_S
-from pyserver.worker.connection import Phase
+from pyserver.worker.client import Phase
 from pyserver.worker.shedding import Shedding
 
 GET = b"GET /small.txt HTTP/1.1\r\nHost: x\r\n\r\n"
