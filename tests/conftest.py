@@ -9,8 +9,8 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]  # it has no types
 
-TESTS = Path(__file__).parent
 BOOTED = ("packaging", "systemd")  # folders
 
 # A machine that has other things to do fails no property.
@@ -18,13 +18,18 @@ hypothesis.settings.register_profile("patient", deadline=None, suppress_health_c
 hypothesis.settings.load_profile("patient")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at it
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class ByPlace(LoadScopeScheduling):  # type: ignore[misc]
+    """Shares the tests out to processes so that those of a file are together, and those of BOOTED folders."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        folder = file.split("/")[1]
+        return folder if folder in BOOTED else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByPlace:
     """Say which tests one process has to run, one after the other."""
-    for item in items:
-        place = item.path.relative_to(TESTS)
-        group = place.parts[0] if place.parts[0] in BOOTED else str(place)
-        item.add_marker(pytest.mark.xdist_group(group))
+    return ByPlace(config, log)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
