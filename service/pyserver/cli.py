@@ -8,6 +8,7 @@ Used by: the script `pyserver`, __main__.
 """
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -42,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     given = build_parser().parse_args(argv)
     run: Callable[[argparse.Namespace], int] = given.run
+    if run is not serve:  # who serves has more to load; clients wait for that
+        gc.enable()
     try:
         code = run(given)
         sys.stdout.flush()
@@ -66,10 +69,9 @@ def serve(given: argparse.Namespace) -> int:
         config = load(given.config, [*given.overrides, *_default_site(given)])
         if config.files and given.config is None:
             _complain(f"pyserver: using {config.files[0]}", _INFO)
-        from pyserver import retained  # noqa: PLC0415  `check` and `status` do without
-        from pyserver.master import main as master_main  # noqa: PLC0415  as above
+        from pyserver.master import main as master_main  # noqa: PLC0415  `check` and `status` do without
 
-        retained.retain(sys.modules["pyserver"])
+        gc.enable()
         return master_main.run(config, enter_worker)
 
 
@@ -90,10 +92,12 @@ def _default_site(given: argparse.Namespace) -> list[Override]:
 def enter_worker(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  between the two main modules; not ours to know
     """Become a worker. The master calls this in the child, so that only there the code for clients is loaded.
 
-    It is that of the master's own version (retained), whatever lies on the disk by now.
+    It is that of the master's own version (retained), whatever lies on the disk by then.
     """
+    gc.disable()
     from pyserver.worker import main as worker_main  # noqa: PLC0415  the reason why this function exists
 
+    gc.enable()
     return worker_main.run(*args, **kwargs)
 
 

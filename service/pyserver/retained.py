@@ -1,9 +1,9 @@
-"""The code of the workers as it was when the master started, for the workers that come later.
+"""The code of the workers as it was when the master had started, for the workers that come later.
 
 Owns:    the compiled text of all modules that the process has not loaded, as bytes: nothing of it has run.
 Never:   loads a module, or makes anything of the bytes, in the process that keeps them.
 Fails:   never: a module that cannot be compiled is not kept, and whoever imports it is told by the import itself.
-Used by: cli.
+Used by: master.main, as soon as its first workers are ready.
 
 A worker is forked and loads what answers clients only then. An upgrade puts new files below a master that runs: one
 that is not told to follow, because the new version does not take the configuration, or not yet. Without this a worker

@@ -21,6 +21,7 @@ from tests.systemd.machine import Machine, wait_until
 
 TREE = Path(__file__).parents[2]
 PAGE = TREE / "www/index.html"
+LAUNCHER = (TREE / "packaging/launcher").read_text()
 
 # What of the tree is seen in the machine, read-only.
 SHOWN = {
@@ -38,16 +39,6 @@ INSTALL = """
     cp /usr/share/pyserver/systemd/pyserver.sysusers.conf /usr/local/lib/sysusers.d/pyserver.conf
     systemd-sysusers
     systemctl daemon-reload
-"""
-
-LAUNCHER = """\
-#!/usr/bin/python3 -I
-import sys
-
-sys.path.insert(0, "/usr/lib/pyserver")
-from pyserver.cli import main
-
-sys.exit(main())
 """
 
 CONFIG = """\

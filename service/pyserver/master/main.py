@@ -125,6 +125,7 @@ class Master:
             self._closing = undo.pop_all()
 
         self._period = min(TICK_S, notifier.watchdog_period or TICK_S)
+        self._retained = False  # the code of workers is kept
         self._ticked = time.monotonic()
         self._judge_from = 0.0  # monotonic: until then a silent worker proves nothing
         self._failed_starts = 0
@@ -262,13 +263,19 @@ class Master:
         self._segment.note_log("" if access in ("off", "-") else str(Path(access).absolute()))
         if self._handed is None:
             self._segment.note("started", f"version {__version__}, process {os.getpid()}")
-        gc.collect()
-        gc.freeze()
+        gc.freeze()  # of what a start leaves little is garbage, and who waits for it waits for a collection too
         while self._attend():
             self._poll.turn()
         self._stopping.finish()
         log.info("stopped")
         return self._stopping.status or 0
+
+    def _retain(self) -> None:
+        """Keep the code of workers for those that come later. It takes some milliseconds; nobody waits now."""
+        from pyserver import retained  # noqa: PLC0415  as late as the rest of it
+
+        self._retained = True
+        retained.retain(sys.modules["pyserver"])
 
     def _attend(self) -> bool:
         """Between two polls see to all but clients, if it is time or something happened; False when all is done."""
@@ -281,6 +288,8 @@ class Master:
         self._supervise()
         self._succession.clear_replaced()
         self._acceptor.look_again()
+        if self._standing.ready and not self._retained:
+            self._retain()
         self._succession.see_to(now)
         if self._stopping.begun and self._stopping.advance():
             return False
