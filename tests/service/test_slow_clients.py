@@ -61,7 +61,7 @@ def test_head_has_one_deadline_that_no_drip_moves(serve: Serve) -> None:
         assert answer.status == 408
         assert not answer.persists
         assert client.ended()
-        assert 0.9 < time.monotonic() - began < 2.5
+        assert 0.9 < time.monotonic() - began < 7
     wait_until(lambda: server.counters()["deadlines"] == 1)
 
 
@@ -71,7 +71,7 @@ def test_silent_connection_is_closed_without_a_word(serve: Serve) -> None:
     with server.client() as client:
         began = time.monotonic()
         assert client.ended()
-        assert 0.9 < time.monotonic() - began < 2.5
+        assert 0.9 < time.monotonic() - began < 7
 
 
 def test_idle_connection_is_closed_after_its_time(serve: Serve) -> None:
@@ -82,7 +82,7 @@ def test_idle_connection_is_closed_after_its_time(serve: Serve) -> None:
         client.ask()  # which begins its time anew
         began = time.monotonic()
         assert client.ended()
-        assert 0.9 < time.monotonic() - began < 2.5
+        assert 0.9 < time.monotonic() - began < 7
 
 
 def test_second_head_has_a_deadline_too(serve: Serve) -> None:
@@ -101,7 +101,7 @@ def test_content_that_does_not_come_has_a_deadline(serve: Serve) -> None:
         began = time.monotonic()
         assert client.answer().status == 408
         assert client.ended()
-        assert 0.9 < time.monotonic() - began < 2.5
+        assert 0.9 < time.monotonic() - began < 7
 
 
 @pytest.mark.parametrize("content", [False, True], ids=["head", "content"])
@@ -177,7 +177,7 @@ def test_stalled_reader_is_cut(serve: Serve, downloads: Path) -> None:
         client.send(request("/large.bin"))
         began = time.monotonic()
         wait_until(lambda: server.counters()["deadlines"] == 1)
-        assert 0.9 < time.monotonic() - began < 2.5
+        assert 0.9 < time.monotonic() - began < 7
         wait_until(lambda: server.counters()["connections_open"] == 0)
         with pytest.raises((Truncated, Reset)):
             client.answer()

@@ -45,7 +45,7 @@ def test_answer_under_way_is_finished(busy: tuple[Server, Client], large: bytes)
     assert client.ended()
     began = time.monotonic()
     assert server.wait() == 0
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 6
     assert not server.logged("cutting")
 
 
@@ -58,7 +58,7 @@ def test_idle_connections_are_closed_at_once(serve: Serve) -> None:
         server.send_signal(signal.SIGTERM)
         assert all(client.ended() for client in clients)
         assert server.wait() == 0
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 6
 
 
 def refuses(server: Server) -> bool:
@@ -111,7 +111,7 @@ def test_deadline_cuts_and_says_so(serve: Serve, downloads: Path) -> None:
         began = time.monotonic()
         with server.logs("drain deadline passed, cutting 1 connections"):
             assert server.stop() == 0
-        assert 0.9 < time.monotonic() - began < 3
+        assert 0.9 < time.monotonic() - began < 8
         with pytest.raises((Truncated, Reset)):
             client.answer()
     server.finish()
@@ -136,7 +136,7 @@ def test_second_signal_does_not_wait(busy: tuple[Server, Client], second: int) -
     wait_until(lambda: server.logged("stopping"))
     began = time.monotonic()
     assert server.stop(second) == 0
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 6
     with pytest.raises(Failure):
         client.answer()
 
@@ -146,7 +146,7 @@ def test_interrupt_at_a_terminal_ends_at_once(busy: tuple[Server, Client]) -> No
     server, client = busy
     began = time.monotonic()
     assert server.stop(signal.SIGINT) == 0
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 6
     with pytest.raises(Failure):
         client.answer()
 
@@ -189,7 +189,7 @@ def test_client_who_came_while_no_worker_lived_is_answered(serve: Serve) -> None
         server.send_signal(signal.SIGTERM)
         assert client.answer().content == b"small\n"
     assert server.wait() == 0
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 6
 
 
 def test_order_that_comes_before_anybody_listens_is_not_lost(launch: Serve) -> None:

@@ -125,7 +125,7 @@ def test_hung_worker_writes_its_stacks_and_is_replaced(serve: Serve) -> None:
         while not server.logged(r"worker 0 \(generation 1\) silent for"):
             asked = time.monotonic()
             assert ours.ask().status == 200  # the other worker's clients notice nothing
-            assert time.monotonic() - asked < 0.5
+            assert time.monotonic() - asked < 1.5
             assert time.monotonic() - began < 5
             time.sleep(0.02)
         server.replaced(0, 1, within=5)

@@ -94,7 +94,7 @@ def test_connections_of_a_dead_worker_end_at_once(serve: Serve) -> None:
             server.kill_process(pid)
         for client in clients:
             assert client.ended()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 6
 
 
 def test_totals_survive_every_worker(serve: Serve) -> None:

@@ -273,7 +273,7 @@ def test_a_master_that_stopped_in_a_fold_is_not_waited_for_for_ever(busy: Segmen
     busy.words[HEADER["fold"]] = 1
     began = time.monotonic()
     assert snapshot(busy).totals["requests"] == 400
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 6
 
 
 def test_the_document_has_every_number_and_its_version(busy: Segment) -> None:

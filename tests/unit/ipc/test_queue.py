@@ -466,7 +466,7 @@ def test_the_master_computes_with_nothing_that_a_worker_can_write(exchange: Exch
     exchange.mend(0, [1])
     queue.fold(0)
     queue.totals()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     exchange.assert_balanced()
     assert (exchange.drain(0), exchange.drain(1)) == (5, 5)
     exchange.assert_at_rest()

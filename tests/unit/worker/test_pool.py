@@ -215,7 +215,7 @@ def test_the_masters_death_is_a_drain_with_a_deadline(running: Running, errors: 
     running.channel.master_end.close()
     running.leader.join(5)
     assert not running.threads()
-    assert time.monotonic() - began < 0.5 + 4 * ROUND_S
+    assert time.monotonic() - began < 5
     assert errors == ["drain deadline passed, cutting 1 connections"]
     assert client.recv(1000) == b""
 
