@@ -1,6 +1,7 @@
-"""What takes too long for every run: other people's tools at work on our packages. `packaging/e2e` runs it.
+"""What takes too long for a run of some tests: other people's tools at work on our packages.
 
-Each asks a registry for the tool, so there has to be a network.
+`packaging/e2e` runs it, and so does a whole run of `./dev test`. Each asks a registry for the tool, so there has to be
+a network.
 """
 
 import os
