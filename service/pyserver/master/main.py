@@ -271,7 +271,7 @@ class Master:
         return self._stopping.status or 0
 
     def _retain(self) -> None:
-        """Keep the code of workers for those that come later. It takes some milliseconds; nobody waits now."""
+        """Keep the code of workers for those that come later; whoever hears that we are ready may replace the files."""
         from pyserver import retained  # noqa: PLC0415  as late as the rest of it
 
         self._retained = True
@@ -288,7 +288,7 @@ class Master:
         self._supervise()
         self._succession.clear_replaced()
         self._acceptor.look_again()
-        if self._standing.ready and not self._retained:
+        if self._standing.ready and not self._retained:  # after an execution
             self._retain()
         self._succession.see_to(now)
         if self._stopping.begun and self._stopping.advance():
@@ -376,6 +376,7 @@ class Master:
         if workers.coming is not None:
             self._succession.came(place)
         elif not self._standing.ready and all(each.serves for each in workers.of(workers.crew)):
+            self._retain()
             self._standing.tell_ready(now)
             log.log(NOTICE, "ready, %d workers of %d threads", len(self._workers.places), self._config.server.threads)
 
