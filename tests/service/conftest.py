@@ -1,6 +1,7 @@
 """A server for a test, and the site it serves."""
 
 import hashlib
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -54,3 +55,12 @@ def serve(launch: Serve) -> Serve:
         return launch(root, **options).ready()
 
     return start
+
+
+@pytest.fixture
+def admin() -> Iterator[socket.socket]:
+    """A listener for administrators, as systemd would hold it."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(64)
+        yield listener

@@ -16,14 +16,6 @@ pytestmark = pytest.mark.skipif(not PROGRAM, reason="chromium is not installed")
 
 
 @pytest.fixture
-def admin() -> Iterator[socket.socket]:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(64)
-        yield listener
-
-
-@pytest.fixture
 def server(serve: Serve, admin: socket.socket) -> Server:
     started: Server = serve(listeners=[("admin", admin)], settings={"limits.send_stall": 120})
     return started

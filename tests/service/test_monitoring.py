@@ -7,7 +7,6 @@ import shlex
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,14 +36,6 @@ def expressions() -> list[str]:
     """What the dashboard asks Prometheus for."""
     panels = json.loads(DASHBOARD.read_text())["panels"]
     return [target["expr"] for panel in panels for target in panel["targets"]]
-
-
-@pytest.fixture
-def admin() -> Iterator[socket.socket]:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(64)
-        yield listener
 
 
 def test_every_name_in_them_is_one_of_metrics(serve: Serve, admin: socket.socket) -> None:

@@ -28,6 +28,17 @@ def share_of(per_second: int, workers: int, slot: int) -> int:
     return max(1, per_second // workers + (slot % workers < per_second % workers))
 
 
+def asked(line: bytes, status: int, content_bytes: int) -> dict[str, object]:
+    """Return the fields of a record about a request whose head begins with this line."""
+    method, _, target = line.rpartition(b" ")[0].partition(b" ")
+    return {
+        "HTTP_METHOD": escape(method),
+        "HTTP_PATH": escape(target.partition(b"?")[0]),
+        "HTTP_STATUS": status,
+        "HTTP_BYTES": content_bytes,
+    }
+
+
 class Failures:
     """The records of one worker."""
 
@@ -59,17 +70,8 @@ class Failures:
             return
         self._noted += 1
         line = first_line(head)
-        method, _, target = line.rpartition(b" ")[0].partition(b" ")
-        fields = {
-            "HTTP_METHOD": escape(method),
-            "HTTP_PATH": escape(target.partition(b"?")[0]),
-            "HTTP_STATUS": status,
-            "HTTP_BYTES": content_bytes,
-            "CLIENT": peer,
-            "WORKER": self._slot,
-            "DURATION_US": duration_us,
-            "QUEUE_US": queue_us,
-        }
+        fields = asked(line, status, content_bytes)
+        fields |= {"CLIENT": peer, "WORKER": self._slot, "DURATION_US": duration_us, "QUEUE_US": queue_us}
         if request_id:
             fields["REQUEST_ID"] = request_id
         if len(line) < len(head):

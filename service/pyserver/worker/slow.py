@@ -17,6 +17,7 @@ from pyserver.clock import Clock
 from pyserver.limits import SLOW_TOLD_PER_S
 from pyserver.sd.journal import NOTICE
 from pyserver.worker.accesslog import escape, first_line
+from pyserver.worker.failures import asked
 
 log = logging.getLogger("pyserver")
 
@@ -59,13 +60,9 @@ class Slow:
             return
         self._told += 1
         line = first_line(head)
-        method, _, target = line.rpartition(b" ")[0].partition(b" ")
         took, client = sum(times), escape(peer).decode("ascii")
         fields = {
-            "HTTP_METHOD": escape(method),
-            "HTTP_PATH": escape(target.partition(b"?")[0]),
-            "HTTP_STATUS": status,
-            "HTTP_BYTES": content_bytes,
+            **asked(line, status, content_bytes),
             "CLIENT": client,
             "WORKER": self._slot,
             "DURATION_US": int(took * _US),
@@ -73,10 +70,10 @@ class Slow:
             **{f"{name.upper()}_US": int(value * _US) for name, value in times._asdict().items()},
         }
         each = ", ".join(f"{name} {value:.3f}" for name, value in times._asdict().items())
-        asked = escape(line).decode("ascii") or "-"
+        request = escape(line).decode("ascii") or "-"
         log.log(
             NOTICE, "%s %s: status %d after %.3f s, most of it %s (%s)",
-            client, asked, status, took, times.longest, each, extra={"fields": fields},
+            client, request, status, took, times.longest, each, extra={"fields": fields},
         )  # fmt: skip
 
     def turn(self) -> None:

@@ -1,5 +1,6 @@
 """A worker's connections over socketpairs: the test is the client, the pool and the clock."""
 
+import logging
 import select
 import socket
 from collections.abc import Iterator, Mapping
@@ -139,6 +140,29 @@ class Hall:
             client.close()
         self.access.close()
         self.poll.close()
+
+
+class Heard(logging.Handler):
+    """What was logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@pytest.fixture
+def told() -> Iterator[list[logging.LogRecord]]:
+    """What the server says in its log during a test."""
+    log, handler = logging.getLogger("pyserver"), Heard()
+    before = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    yield handler.records
+    log.removeHandler(handler)
+    log.setLevel(before)
 
 
 @pytest.fixture

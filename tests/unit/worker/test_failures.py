@@ -1,7 +1,6 @@
 """Failed requests as records: their fields, their bound, and what is told of the rest."""
 
 import logging
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,28 +12,6 @@ HEAD = (
     b"GET /missing/%C3%A9?q=\x1b[2J HTTP/1.1\r\nHost: example.org\r\n"
     b'Referer: https://example.org/a\r\nUser-Agent: a "browser"\xff\r\n\r\n'
 )
-
-
-class Heard(logging.Handler):
-    """What was logged."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.records: list[logging.LogRecord] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(record)
-
-
-@pytest.fixture
-def heard() -> Iterator[list[logging.LogRecord]]:
-    log, handler = logging.getLogger("pyserver"), Heard()
-    before = log.level
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    yield handler.records
-    log.removeHandler(handler)
-    log.setLevel(before)
 
 
 @pytest.fixture
@@ -49,18 +26,18 @@ def fields_of(record: logging.LogRecord) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines)
 
 
-def test_a_record_has_its_times(clock: Clock, heard: list[logging.LogRecord]) -> None:
+def test_a_record_has_its_times(clock: Clock, told: list[logging.LogRecord]) -> None:
     failures = Failures(1, 10, clock)
     failures.note(b"192.0.2.7", HEAD, 404, 162, duration_us=1500, queue_us=20)
     failures.note(b"192.0.2.7", HEAD, 404, 162, duration_us=1500)
-    first, second = map(fields_of, heard)
+    first, second = map(fields_of, told)
     assert (first["DURATION_US"], first["QUEUE_US"]) == ("1500", "20")
     assert "QUEUE_US" not in second, "not the first on its connection"
 
 
-def test_a_record_has_what_the_journal_is_asked_for(clock: Clock, heard: list[logging.LogRecord]) -> None:
+def test_a_record_has_what_the_journal_is_asked_for(clock: Clock, told: list[logging.LogRecord]) -> None:
     Failures(1, 10, clock).note(b"192.0.2.7", HEAD, 404, 162)
-    (record,) = heard
+    (record,) = told
     fields = fields_of(record)
     assert fields["MESSAGE"] == r"GET /missing/%C3%A9?q=\x1B[2J HTTP/1.1: status 404"
     expected = {
@@ -79,38 +56,38 @@ def test_a_record_has_what_the_journal_is_asked_for(clock: Clock, heard: list[lo
     assert len(fields["MESSAGE_ID"]) == 32
 
 
-def test_what_is_ours_weighs_more(clock: Clock, heard: list[logging.LogRecord]) -> None:
+def test_what_is_ours_weighs_more(clock: Clock, told: list[logging.LogRecord]) -> None:
     Failures(0, 10, clock).note(b"-", HEAD, 500, 0)
-    assert fields_of(heard[0])["PRIORITY"] == "4"
+    assert fields_of(told[0])["PRIORITY"] == "4"
 
 
 @pytest.mark.parametrize(
     "head", [b"", b"\r\n", b"\x16\x03\x01\x02\x00", b"GET", b"GET /", b"a b c d e", b"GET / HTTP/1.1"]
 )
-def test_what_is_no_request_makes_a_record_too(clock: Clock, heard: list[logging.LogRecord], head: bytes) -> None:
+def test_what_is_no_request_makes_a_record_too(clock: Clock, told: list[logging.LogRecord], head: bytes) -> None:
     Failures(0, 10, clock).note(b"192.0.2.7", head, 400, 0)
-    fields = fields_of(heard[0])
+    fields = fields_of(told[0])
     assert fields["HTTP_STATUS"] == "400"
     assert fields["MESSAGE"].endswith(": status 400")
     assert fields["MESSAGE"].isprintable()
 
 
-def test_a_second_has_its_share_and_the_rest_is_told_once(clock: Clock, heard: list[logging.LogRecord]) -> None:
+def test_a_second_has_its_share_and_the_rest_is_told_once(clock: Clock, told: list[logging.LogRecord]) -> None:
     failures = Failures(3, 2, clock)
     for _ in range(5):
         failures.note(b"-", HEAD, 404, 0)
-    assert len(heard) == 2
+    assert len(told) == 2
     failures.turn()
-    assert len(heard) == 2
+    assert len(told) == 2
     clock.second += 1
     failures.turn()
-    assert heard[2].getMessage() == "3 failed requests more than log.journal_requests are not here"
-    assert fields_of(heard[2])["LEFT_OUT"] == "3"
+    assert told[2].getMessage() == "3 failed requests more than log.journal_requests are not here"
+    assert fields_of(told[2])["LEFT_OUT"] == "3"
     failures.note(b"-", HEAD, 404, 0)
-    assert len(heard) == 4
+    assert len(told) == 4
     clock.second += 1
     failures.turn()
-    assert len(heard) == 4
+    assert len(told) == 4
 
 
 @pytest.mark.parametrize(("per_second", "workers"), [(100, 2), (100, 3), (7, 4), (10_000, 64), (4, 4)])

@@ -3,7 +3,6 @@
 import logging
 import socket
 import time
-from collections.abc import Iterator
 
 import pytest
 from tests.unit.worker.conftest import LIMITS, Hall
@@ -15,28 +14,6 @@ from pyserver.sd.journal import NOTICE, journal_entry
 from pyserver.worker.slow import Slow, Times
 
 PHASES = ("queue", "reading", "working", "sending", "serving")
-
-
-class Heard(logging.Handler):
-    """What was logged."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.records: list[logging.LogRecord] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(record)
-
-
-@pytest.fixture
-def told() -> Iterator[list[logging.LogRecord]]:
-    log, handler = logging.getLogger("pyserver"), Heard()
-    before = log.level
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    yield handler.records
-    log.removeHandler(handler)
-    log.setLevel(before)
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, str]:
