@@ -1,8 +1,9 @@
 import socket
+from pathlib import Path
 
 from tests.unit.processes import wait_until
 
-from pyserver.backlog import untouched
+from pyserver.backlog import untouched, waiting
 
 
 def test_the_kernel_knows_how_long_a_request_has_been_there() -> None:
@@ -33,3 +34,25 @@ def test_unix_sockets_do_not_know() -> None:
     one, other = socket.socketpair()
     with one, other:
         assert untouched(one.fileno()) is None
+
+
+def test_the_kernel_knows_how_many_wait() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        clients = []
+        for number in range(5):
+            assert waiting(listener) == number
+            clients.append(socket.create_connection(listener.getsockname()))
+        clients[0].close()
+        for number in range(5, 0, -1):
+            assert waiting(listener) == number, "also one that has left is accepted"
+            listener.accept()[0].close()
+        assert waiting(listener) == 0
+        for client in clients:
+            client.close()
+
+
+def test_nobody_knows_how_many_wait_at_a_unix_socket(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+        assert waiting(listener) is None

@@ -127,7 +127,8 @@ class Queue:
 
     def take_room(self) -> bool:
         """Take room for one connection before accepting it; False when the queue is full."""
-        self._hold(1)
+        self._in_hand += 1
+        self._words[_IN_HAND] = self._in_hand
         try:
             self._empty.acquire(0)  # as try_acquire() does, for every connection
         except posix_ipc.Error:
@@ -149,12 +150,14 @@ class Queue:
         counted rather than wait for the count. If the channel refuses them, withdraw() undoes it. Raises
         semaphores.Stuck, with nothing changed, when a worker died or stopped inside: it is to be mended first.
         """
+        words, row, give = self._words, self._segment.row(slot), self._filled.release
+        number = self._sent[slot]
         with self._mutex:
-            number = self._sent[slot]
-            self._send(slot, count)
+            self._sent[slot] = words[row + _SENT] = number + count
             for _ in range(count):
-                self._filled.release()
-            self._hold(-count)
+                give()
+            self._in_hand -= count
+            words[_IN_HAND] = self._in_hand
         return number
 
     def withdraw(self, slot: int, count: int) -> None:

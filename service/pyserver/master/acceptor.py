@@ -180,22 +180,26 @@ class Acceptor:
 
     def _accept_batch(self, index: int) -> list[int]:
         """Return the descriptors of up to BATCH_MAX clients, each with room taken for it."""
+        listener = self._listeners[index].socket
+        # An accept(2) that finds nobody costs as much as one that does: the kernel makes a socket first.
+        waiting = backlog.waiting(listener)
+        most = BATCH_MAX if waiting is None else min(waiting, BATCH_MAX)
         # socket.accept() would wrap each client in an object, only for the descriptor to be taken out again.
-        accept = self._listeners[index].socket._accept  # type: ignore[attr-defined]  # noqa: SLF001
+        accept = listener._accept  # type: ignore[attr-defined]  # noqa: SLF001
         take_room = self._queue.take_room
         batch: list[int] = []
         self._behind.add(index)
-        while len(batch) < BATCH_MAX:
+        while len(batch) < most:
             if not take_room():
                 self._stop_until_room()
                 if self._saturated:
-                    break
+                    return batch
                 continue
             try:
                 descriptor, _address = accept()
             except BlockingIOError:
-                self._behind.discard(index)
                 self._queue.return_room()
+                waiting = 0
                 break
             except OSError as error:
                 self._queue.return_room()
@@ -205,8 +209,10 @@ class Acceptor:
                     self._pause(error)
                 else:
                     self._leave_alone(index, error)
-                break
+                return batch
             batch.append(descriptor)
+        if waiting is not None and waiting <= BATCH_MAX:
+            self._behind.discard(index)
         return batch
 
     def _pass_on(self, batch: list[int], listener: int, stamp_ns: int, kind: Kind = Kind.CONNECTIONS) -> None:
