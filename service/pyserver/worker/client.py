@@ -65,6 +65,7 @@ class Connection:
         "request",
         "row",
         "sending",
+        "settled",
         "socket",
         "taken",
         "unblocked",
@@ -80,6 +81,8 @@ class Connection:
         self.fd = fd
         self.reader: RequestReader | None = None  # of what has come in part, or of several requests at once
         self.phase = Phase.READING
+        # It waits in epoll between two requests, and whatever is known may be sent to it as it is (worker.connection).
+        self.settled = False
         self.watched = 0  # what epoll watches it for; 0: not registered
         self.deadline = deadline
         self.bucket = 0

@@ -14,7 +14,7 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from math import inf
 from typing import Final, cast
@@ -121,6 +121,7 @@ class Connections:
         self.jobs: deque[Job] = deque()  # for worker.pool
         self.draining = False  # what is answered is closed
         self.returning: dict[Connection, None] = {}  # for worker.pool: on their way back to the master
+        self.publish: Callable[[], object] = int  # of worker.pool: for whoever tells numbers
         self.activity = Activity()  # for worker.pool: where it is shown what is under way
         self._unshown: dict[Connection, None] = {}  # what has just begun to wait for its client, and is not shown yet
         self._moving = False  # what is answered goes back to the master
@@ -137,6 +138,7 @@ class Connections:
         # A client has no limits and no proxy, and its answer is what it is for all.
         alike = admission is None and proxies is None and tracing is None
         self._meets = alike and records.are_brief
+        self._settles = tracing is None  # an answer is what it is for each request
         self._proxies = proxies  # None: each peer is a client
         self._tracing = tracing  # None: answers say nothing of their request
         self._poll = poll
@@ -311,8 +313,104 @@ class Connections:
         else:
             self._linger(connection)
 
+    def see_to(self, events: Iterator[tuple[int, int]]) -> int | None:
+        """See to the clients that epoll reports, until there is a job; return a descriptor that is no client's.
+
+        0: there is a job, and there may be more events; None: there are none.
+
+        Most clients have settled: they ask for one known answer after the other. For them all that ready(), readable(),
+        _received(), _at_once(), _send(), _sent() and _wait() would do is done right here, without a call of ours.
+        """
+        table, jobs, memo, tally, note = self.table, self.jobs, self._memo, self._tally, self.records.note
+        clock, of_each, staying = self._clock, self.records.of_each, not self._leaving
+        if memo.second != clock.second:
+            memo.turn(clock.second)
+        known, deadline = memo.answers, clock.now + self._limits.keep_alive
+        fine = others = received = sent_in_all = 0  # answers of 200 and of another status, bytes
+        try:
+            for descriptor, _ in events:
+                if descriptor not in table:
+                    return descriptor
+                connection = table[descriptor]
+                try:
+                    if connection.settled and staying:
+                        client = connection.socket
+                        try:
+                            data = client.recv(RECV_BYTES, _DONTWAIT)
+                        except BlockingIOError:
+                            continue
+                        except OSError:
+                            data = b""
+                        if data in known:
+                            request, response = known[data]
+                            wire, status = response.wire, response.status
+                            received += len(data)
+                            if status == 200:
+                                fine += 1
+                            else:
+                                others += 1
+                                tally.classes[status // 100] += 1
+                            try:
+                                sent = client.send(wire, SEND)
+                            except BlockingIOError:
+                                sent = 0
+                            except OSError:
+                                sent = -1
+                            if sent == len(wire) and not response.close:
+                                sent_in_all += sent
+                                if of_each or status >= FAILED:
+                                    note(connection, data, status, response.content_bytes)
+                                connection.answered += 1
+                                connection.deadline = deadline
+                                continue
+                            connection.settled = False
+                            self._sent_otherwise(connection, request, response, sent)
+                        else:
+                            connection.settled = False
+                            if data:
+                                self._received(connection, data)
+                            else:
+                                self.close(connection)
+                    else:
+                        self.ready(connection)
+                except Exception as error:  # noqa: BLE001  failed() logs it
+                    self.failed(error)
+                    self.close(connection)
+                if jobs:
+                    return 0
+        finally:
+            tally.requests += fine + others
+            tally.classes[2] += fine
+            tally.bytes_received += received
+            tally.bytes_sent += sent_in_all
+        return None
+
+    def failed(self, error: Exception) -> None:
+        """Tell and count an error of ours."""
+        self._tally.failures += 1
+        if isinstance(error, MemoryError):  # which tells nothing by where it came
+            log.error("no memory, a connection is closed")
+            return
+        log.error("an error of ours, its connection is closed", exc_info=error)
+
+    def _sent_otherwise(self, connection: Connection, request: Request, response: Response, sent: int) -> None:
+        """Go on after a known answer that is not out as a whole, or is the last one; `sent` bytes, -1: it cannot be."""
+        if sent < 0:
+            self._tally.apart += 1
+            self.records.note(connection, request.head, response.status, 0)
+            self.close(connection)
+            return
+        self._tally.bytes_sent += sent
+        if sent < len(response.wire):
+            goes_on = self._send_rest(connection, request, response, sent)
+        else:
+            goes_on = self._sent(connection, request, response)
+        if goes_on:
+            self._wait(connection)
+
     def ready(self, connection: Connection) -> None:
         """Go on with a connection that epoll reports."""
+        connection.settled = False
         phase = connection.phase
         if phase is _READING:
             if connection.watched:
@@ -545,6 +643,8 @@ class Connections:
                 self._tally.memo_misses += 1
                 return self._send(connection, request, too_many)
         sites = self._others.get(connection.origin, self._sites) if self._others else self._sites
+        if sites is not self._sites:  # one that tells numbers; nothing that was answered before shall be missing
+            self.publish()
         leaves = self._leaving and (self.draining or self._stays(connection))
         last = self._requests > 0 and self._is_last(connection)
         try:
@@ -687,6 +787,7 @@ class Connections:
         ):
             # Most wait so: between two requests, as before the last one, so the deadline only moves later.
             connection.deadline = now + limits.keep_alive
+            connection.settled = self._settles and connection.counted is None
             return
         if self._paces is not None and (connection.request is not None or connection.begun):
             self._paces.watch(connection)
@@ -1056,6 +1157,7 @@ class Connections:
         self._unwatch(connection)
         if connection.bucket:
             self._parking.remove(connection)
+        connection.settled = False
         connection.phase = Phase.RETURNING
         self.returning[connection] = None
 

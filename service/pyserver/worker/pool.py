@@ -17,7 +17,7 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final
 
@@ -28,7 +28,7 @@ from pyserver.ipc.channel import Drain, Full, Garbled, Gone, Kind, Message
 from pyserver.ipc.messages import DOOMED_FROM
 from pyserver.ipc.semaphores import Stuck
 from pyserver.ipc.stats import Tally
-from pyserver.limits import BATCH_MAX, MUTEX_PATIENCE_S, ROUND_S
+from pyserver.limits import BATCH_MAX, MUTEX_PATIENCE_S, ROUND_S, TEND_EVERY_S
 from pyserver.sd.journal import NOTICE
 from pyserver.worker.accesslog import AccessLog
 from pyserver.worker.client import Job
@@ -70,6 +70,7 @@ class Pool:
         )
         self._drain_s = assignment.config.server.drain
         self._connections = connections
+        connections.publish = self._publish
         self._clock = clock
         self._tally = tally
         self._access = access
@@ -79,8 +80,9 @@ class Pool:
         self.t_mutex = threading.Lock()  # held by the leader
         self._shutdown = False  # read and written by the leader
         self._round_ns = time.monotonic_ns()  # when the last round began
+        self._tend_from_ns = 0  # from then on the end of a round has more to do
         self._busy = 0  # threads that run a job; counted by the leader
-        self._events: list[tuple[int, int]] = []  # of this round, not yet seen to, last first
+        self._events: Iterator[tuple[int, int]] = iter(())  # of this round, not yet seen to
         self._done: deque[Job] = deque()  # jobs that were run; the one thing followers write
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._channel = self._end.fileno()
@@ -147,7 +149,7 @@ class Pool:
         """Serve until there is a job for this thread; None when the worker is done."""
         assert self.t_mutex.locked()
         connections = self._connections
-        table, jobs = connections.table, connections.jobs
+        jobs = connections.jobs
         while not self._shutdown:
             while self._done:
                 self._busy -= 1
@@ -160,36 +162,39 @@ class Pool:
                 if self._busy < self._threads - 1:
                     self._busy += 1
                     return jobs.popleft()
-            if not self._events:
-                if self._end_round():
+            descriptor = connections.see_to(self._events)
+            if descriptor is None:
+                longest = self._end_round()
+                if longest is None:
                     break
-                self._events = self._poll.poll(ROUND_S)
-                self._events.reverse()
+                self._events = iter(self._poll.poll(longest))
                 self._clock.turn()
                 self._round_ns = self._words[self._round_at] = int(self._clock.now * _NS)
-            events = self._events
-            while events:
-                descriptor, _ = events.pop()
-                connection = table.get(descriptor)
-                try:
-                    if connection is not None:
-                        connections.ready(connection)
-                    elif descriptor == self._channel:
-                        self._receive()
-                    elif descriptor == self._wake:
-                        os.eventfd_read(self._wake)
-                except Exception as error:  # noqa: BLE001  _failed logs it
-                    self._failed(error)
-                    if connection is not None:
-                        connections.close(connection)
-                if jobs:
-                    break
+            elif descriptor == self._channel:
+                self._shielded(self._receive)
+            elif descriptor == self._wake:
+                self._shielded(self._woken)
         if self._busy:
             self._abandon()
         return None
 
-    def _end_round(self) -> bool:
-        """What is done between two polls: beat, numbers, deadlines, log, room. True when the worker has drained."""
+    def _end_round(self) -> float | None:
+        """Do what is done between two polls; return how long the next may wait, None when the worker has drained."""
+        now_ns = time.monotonic_ns()
+        self._tally.round_ends(now_ns - self._round_ns)
+        self._words[self._beat_at] = now_ns
+        connections = self._connections
+        # Under load a round lasts some hundred microseconds or less, and the rest can wait until a millisecond is over,
+        # but for what the next round needs: room, and that what was taken is accounted for.
+        pressing = self._uncounted or connections.returning or connections.full or not self._taking
+        if now_ns < self._tend_from_ns and self._leave_by is None and not pressing:
+            return TEND_EVERY_S
+        self._tend_from_ns = now_ns + int(TEND_EVERY_S * _NS)
+        self._tend()
+        return None if self._shutdown else ROUND_S
+
+    def _tend(self) -> None:
+        """See to numbers, deadlines, log, room, and whether the worker has drained."""
         self._publish()
         connections = self._connections
         now = self._clock.now
@@ -209,7 +214,6 @@ class Pool:
             self._give_back()
         if self._leave_by is not None and self._has_drained(now):
             self._shutdown = True
-        return self._shutdown
 
     def _abandon(self) -> None:
         """Leave while a job hangs, perhaps in the main thread: nobody is waited for, and what can be written is."""
@@ -219,14 +223,12 @@ class Pool:
         self._leave()
 
     def _publish(self) -> None:
-        tally, now_ns = self._tally, time.monotonic_ns()
-        tally.round_ends(now_ns - self._round_ns)
+        tally = self._tally
         tally.connections_open = len(self._connections.table)
         tally.threads_busy = self._busy
         if self._access is not None:
             tally.log_lines_dropped = self._access.dropped
         tally.publish(self._words, self._counters_at)
-        self._words[self._beat_at] = now_ns
 
     def _take_or_not(self, now: float) -> None:
         """Near our limit of open files leave new connections in the channel, and idle ones make room."""
@@ -324,8 +326,8 @@ class Pool:
                 self._connections.adopt(
                     descriptor, message.listener, parked=message.kind is Kind.PARKED, waited_ns=waited_ns
                 )
-            except Exception as error:  # noqa: BLE001  _failed logs it
-                self._failed(error)
+            except Exception as error:  # noqa: BLE001  failed() logs it
+                self._connections.failed(error)
                 connection = self._connections.table.get(descriptor)
                 if connection is not None:
                     self._connections.close(connection)
@@ -383,12 +385,9 @@ class Pool:
     def _shielded(self, step: Callable[[], object]) -> None:
         try:
             step()
-        except Exception as error:  # noqa: BLE001  _failed logs it
-            self._failed(error)
+        except Exception as error:  # noqa: BLE001  failed() logs it
+            self._connections.failed(error)
 
-    def _failed(self, error: Exception) -> None:
-        self._tally.failures += 1
-        if isinstance(error, MemoryError):  # which tells nothing by where it came
-            log.error("no memory, a connection is closed")
-            return
-        log.error("an error of ours, its connection is closed", exc_info=error)
+    def _woken(self) -> None:
+        """A follower has done its job, or wants us to look."""
+        os.eventfd_read(self._wake)

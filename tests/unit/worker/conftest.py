@@ -112,8 +112,12 @@ class Hall:
             events = self.poll.poll(0)
             if not events:
                 return
-            for descriptor, _ in events:
-                self.connections.ready(self.connections.table[descriptor])
+            failures, reported = self.tally.failures, iter(events)
+            while (other := self.connections.see_to(reported)) is not None:
+                assert other == 0, "nothing but clients is polled"
+                while self.connections.jobs:
+                    self.do(self.connections.jobs.popleft())
+            assert self.tally.failures == failures
         raise AssertionError("endless")
 
     @staticmethod

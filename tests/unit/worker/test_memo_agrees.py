@@ -16,6 +16,7 @@ from tests.unit.worker.conftest import Hall
 from pyserver.config import Limits, Proxies, Tracing
 from pyserver.handlers.memo import Memo
 from pyserver.ipc.assignment import Origin
+from pyserver.ipc.messages import Drain
 from pyserver.worker import proxies as worker_proxies
 from pyserver.worker import tracing as worker_tracing
 from pyserver.worker.jsonlog import JsonLog
@@ -73,6 +74,9 @@ HOSTS = st.sampled_from([b"Host: x\r\n"] * 4 + [b"Host: other\r\n", b"Host: a b\
 HEADS = st.tuples(METHODS, TARGETS, st.sampled_from([b"1.1"] * 5 + [b"1.0"]), HOSTS, FIELDS)
 
 
+GET = b"GET /small.txt HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
 def rendered(head: tuple[bytes, bytes, bytes, bytes, list[bytes]]) -> bytes:
     method, target, version, host, fields = head
     lines = b"".join(field + b"\r\n" for field in fields)
@@ -126,6 +130,120 @@ def test_every_answer_is_the_same(
         assert said(with_memo, data) == said(without, data), data
     assert counted(with_memo) == counted(without)
     assert [line.split("] ")[1] for line in with_memo.lines()] == [line.split("] ")[1] for line in without.lines()]
+
+
+def conversed(hall: Hall, requests: list[bytes]) -> list[tuple[bytes, bool]]:
+    """What comes back for each of these on one connection, or on another one where the last was closed."""
+    client, found = hall.client(), []
+    for data in requests:
+        client.sendall(data)
+        got, closed, more = b"", False, True
+        while more:
+            hall.turn()
+            try:
+                part = client.recv(1 << 20)
+            except BlockingIOError:
+                more = False
+            except ConnectionResetError:
+                closed, more = True, False
+            else:
+                got, closed, more = got + part, not part, bool(part)
+        found.append((BOUNDARY.sub(b"(boundary)", got), closed))
+        if closed:
+            client.close()
+            client = hall.client()
+    client.close()
+    hall.turn()
+    return found
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(HEADS, min_size=1, max_size=4))
+def test_every_answer_on_a_kept_connection_is_the_same(
+    halls: tuple[Hall, Hall], heads: list[tuple[bytes, bytes, bytes, bytes, list[bytes]]]
+) -> None:
+    """Connections that have settled are answered by a way of their own (Connections.see_to)."""
+    with_memo, without = halls
+    # Between two of them one that is known, and keeps the connection.
+    requests = [data for head in heads * 3 for data in (rendered(head), GET)]
+    assert conversed(with_memo, requests) == conversed(without, requests)
+    assert counted(with_memo) == counted(without)
+    assert [line.split("] ")[1] for line in with_memo.lines()] == [line.split("] ")[1] for line in without.lines()]
+
+
+def settled(hall: Hall, data: bytes = GET, *, buffer: int = 0) -> socket.socket:
+    """A client that has had this answered so often that it comes from the memo by the shortest way."""
+    client = hall.client(buffer=buffer)
+    for _ in range(4):
+        client.sendall(data)
+        while not _taken(hall, client).endswith(b"\n"):
+            pass
+    (connection,) = hall.connections.table.values()
+    assert connection.settled or not hall.memo.answers
+    return client
+
+
+def test_settled_connections_are_answered_without_a_step_more(halls: tuple[Hall, Hall]) -> None:
+    """The shortest way is taken: what is in the memo alone decides, and the full way is not asked."""
+    with_memo, _ = halls
+    client = settled(with_memo)
+    connections = with_memo.connections
+    connections.ready = connections.readable = connections.serve = None  # type: ignore[method-assign, assignment]
+    client.sendall(GET)
+    with_memo.turn()
+    assert client.recv(1 << 20).endswith(b"small\n")
+
+
+def test_a_settled_client_that_does_not_take_all_at_once(halls: tuple[Hall, Hall], site: Path) -> None:
+    content = b"middling\n" * 10_000
+    (site / "middling.bin").write_bytes(content)
+    head = b"GET /middling.bin HTTP/1.1\r\nHost: x\r\n\r\n"
+    for hall in halls:
+        client = settled(hall, buffer=4096)
+        for _ in range(4):
+            client.sendall(head)
+            got = b""
+            while not got.endswith(content):
+                got += _taken(hall, client)
+            assert got.partition(b"\r\n\r\n")[2] == content
+            client.sendall(GET)
+            assert _taken(hall, client).endswith(b"small\n")
+        client.close()
+        hall.turn()
+        assert not hall.connections.table
+    assert head in halls[0].memo.answers
+    assert counted(halls[0]) == counted(halls[1])
+
+
+def test_a_settled_client_that_is_gone(halls: tuple[Hall, Hall]) -> None:
+    for hall in halls:
+        client = settled(hall)
+        client.sendall(GET)
+        client.close()  # EPIPE
+        hall.turn()
+        client = settled(hall)
+        client.close()
+        hall.turn()
+        assert not hall.connections.table
+        assert [line.split('"')[2] for line in hall.lines()] == [" 200 6 "] * 4 + [" 200 0 "] + [" 200 6 "] * 4
+    assert counted(halls[0]) == counted(halls[1])
+
+
+@pytest.mark.parametrize("how", [Drain.CLOSE, Drain.STORE, Drain.MOVE])
+def test_what_has_settled_follows_the_end_of_its_worker(halls: tuple[Hall, Hall], how: Drain) -> None:
+    for hall in halls:
+        client = settled(hall)
+        client.sendall(GET)
+        hall.connections.drain(how)
+        hall.turn()
+        if how is Drain.CLOSE:
+            got = client.recv(1 << 20)
+            assert b"Connection: close" in got
+            assert got.endswith(b"small\n")
+            assert not hall.connections.table
+        else:
+            (connection,) = hall.connections.to_return()
+            assert connection.socket.recv(1 << 20) == GET, "unread"
 
 
 def counted(hall: Hall) -> dict[str, object]:
@@ -199,9 +317,6 @@ def test_that_test_can_fail(halls: tuple[Hall, Hall]) -> None:
     answer.wire = answer.wire.replace(b"small\n", b"wrong\n")
     assert said(with_memo, data) != said(without, data)
     assert request.path == b"/small.txt"
-
-
-GET = b"GET /small.txt HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 def status_and_content(hall: Hall) -> tuple[int, bytes]:
