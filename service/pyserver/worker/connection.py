@@ -226,7 +226,7 @@ class Connections:
         tally.classes[response.status // 100] += 1
         wire = response.wire
         try:
-            sent = client.send(wire, SEND)
+            sent = client.send(wire, SEND_MORE)  # what follows is our end (FIN), in the same segment
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -718,7 +718,7 @@ class Connections:
         all_of_it = len(wire)
         try:
             if response.source is None:
-                sent = connection.socket.send(wire, SEND)
+                sent = connection.socket.send(wire, SEND_MORE if response.close else SEND)  # our end follows
             else:
                 if not connection.unblocked:
                     connection.socket.setblocking(False)  # sendfile(2) has no flag for it

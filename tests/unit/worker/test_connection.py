@@ -873,6 +873,40 @@ def test_the_name_of_a_peer_that_is_gone_is_a_dash() -> None:
             assert peer_name(accepted) == b"-"
 
 
+# tcpi_segs_in of struct tcp_info (linux/tcp.h).
+_SEGMENTS_AT = 140
+
+
+def segments_until_the_end(hall: Hall, head: bytes) -> int:
+    """How many segments a client gets from its request on, until it knows that there is no more."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as client,
+    ):
+
+        def so_far() -> int:
+            told = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _SEGMENTS_AT + 4)
+            return int(struct.unpack_from("=I", told, _SEGMENTS_AT)[0])
+
+        accepted, _ = listener.accept()
+        before = so_far()
+        client.sendall(head)
+        hall.connections.adopt(accepted.detach(), 0)
+        hall.turn()
+        client.settimeout(5)
+        while client.recv(9999):
+            pass
+        return so_far() - before
+
+
+@pytest.mark.parametrize("times", [1, 4], ids=["first", "known"])
+def test_the_last_answer_and_the_end_of_the_connection_are_one_segment(hall: Hall, times: int) -> None:
+    hall.connections._origins = (hall.connections._origins[0]._replace(family=socket.AF_INET),)
+    for _ in range(times):
+        segments = segments_until_the_end(hall, GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    assert segments <= 2, "and perhaps an acknowledgement of the request"
+
+
 def test_a_client_over_tcp_is_answered(hall: Hall) -> None:
     hall.connections._origins = (hall.connections._origins[0]._replace(family=socket.AF_INET),)
     with socket.create_server(("127.0.0.1", 0)) as listener:
