@@ -24,7 +24,7 @@ from benchmarks.measure import CLIENT_CORE, SERVER_CORE, Bench, Sample
 from benchmarks.picture import draw
 from benchmarks.record import Record, machine, merge, page, read, save, shown, today
 from benchmarks.report import cpu_table, plain, reasons
-from benchmarks.servers import SERVERS, Server, checkout
+from benchmarks.servers import SERVERS, UNCOUNTED, Server, checkout
 from benchmarks.workloads import WORKLOADS, Workload, make_site
 
 _T = TypeVar("_T")
@@ -39,6 +39,7 @@ examples:
   benchmarks/run --servers ours,nginx --workloads keepalive-1k,404 --rounds 5 --seconds 2
   benchmarks/run --servers ours,before,nginx --checkout before=../pyserver-of-yesterday
   benchmarks/run --servers all --markdown table.md --svg table.svg
+  benchmarks/run --servers ours,uncounted,nginx --workloads keepalive-1k --rounds 15   what counting costs
   benchmarks/run --show-config nginx
 """
 
@@ -96,6 +97,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _run(options: argparse.Namespace) -> int:
     known = dict(SERVERS)
+    if UNCOUNTED.name in options.servers.split(","):
+        known[UNCOUNTED.name] = UNCOUNTED
     for text in options.checkout:
         name, _, folder = text.partition("=")
         known[name] = checkout(name, Path(folder).resolve())

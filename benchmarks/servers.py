@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-PROJECT: Final = Path(__file__).resolve().parents[1]
+from benchmarks import uncounted
+from benchmarks.uncounted import COPY, PROJECT
+
 CACHE: Final = PROJECT / ".cache" / "benchmarks"
 VENV: Final = CACHE / "venv"
 FLOOR: Final = CACHE / "floor"
@@ -63,8 +65,8 @@ class Server(NamedTuple):
 # -- ours, and the physical limit --------------------------------------------------------------------------
 
 
-def checkout(name: str, project: Path) -> Server:
-    """Return the server of a checkout of this project."""
+def checkout(name: str, project: Path, service: Path | None = None) -> Server:
+    """Return the server of a checkout of this project; `service`: the package is there, and not in its own folder."""
 
     def plan(setting: Setting) -> Plan:
         configuration = f"""\
@@ -85,7 +87,7 @@ compress = false  # the same bytes as the others, which do not compress either
 """
         python = (str(project / ".venv/bin/python"), "-P", "-m", "pyserver")  # as ./dev serve does, but for its --root
         argv = (*python, "serve", "--config", str(setting.folder / "pyserver.toml"))
-        return Plan(argv, {"pyserver.toml": configuration}, {"PYTHONPATH": str(project / "service")})
+        return Plan(argv, {"pyserver.toml": configuration}, {"PYTHONPATH": str(service or project / "service")})
 
     version = ("git", "-C", str(project), "describe", "--always", "--dirty")
     prepare = (str(project / "dev"), "serve", "--help")  # installs what it needs
@@ -311,6 +313,11 @@ application = Starlette(routes=[Mount("/", StaticFiles(directory={str(setting.si
 
 
 OURS: Final = checkout("ours", PROJECT)
+
+# Ours without what it counts (benchmarks.uncounted); by name only, not one of all.
+UNCOUNTED: Final = checkout("uncounted", PROJECT, COPY / "service")._replace(
+    prepare=(sys.executable, str(Path(uncounted.__file__))), note="a copy of ours that counts nothing"
+)
 
 SERVERS: Final = {
     server.name: server
