@@ -22,6 +22,9 @@ from typing import Any, Self, TypeAlias
 # A wait that is worth its moment in the report.
 STALL_S = 0.02
 
+# In place of a digest: there is nothing, and the answer says so.
+NOTHING = "404"
+
 Address: TypeAlias = tuple[str, int] | str  # host and port, or the path of a UNIX socket
 
 
@@ -195,8 +198,9 @@ def ask(address: Address, target: str = "/", *fields: str, method: str = "GET", 
 class Report:
     """What became of one kind of clients; each thread has its own."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, stall: float) -> None:
         self.kind = kind
+        self._stall = stall
         self.answered = 0
         self.longest = 0.0
         self.stalls: list[tuple[float, float]] = []  # since when, and how long
@@ -205,7 +209,7 @@ class Report:
     def waited(self, since: float) -> None:
         took = time.monotonic() - since
         self.longest = max(self.longest, took)
-        if took > STALL_S:
+        if took > self._stall:
             self.stalls.append((since, took))
 
     def failed(self, error: Exception, since: float) -> None:
@@ -232,12 +236,14 @@ def _ask_checked(client: Client, target: str, digest: str, *fields: str) -> Answ
     answer = client.ask(target, *fields)
     if answer.status >= 500:
         raise ServerError(f"{answer.status}")
+    if answer.status == 404 and digest == NOTHING:
+        return answer
     if answer.status != 200 or hashlib.sha256(answer.content).hexdigest() != digest:
         raise Wrong(f"{answer.status} with {len(answer.content)} bytes")
     return answer
 
 
-Targets: TypeAlias = list[tuple[str, str]]  # and the digest of what is there
+Targets: TypeAlias = list[tuple[str, str]]  # and the digest of what is there, or NOTHING
 
 
 def _one_shot(address: Address, targets: Targets, rest: float, over: threading.Event, report: Report) -> None:
@@ -336,7 +342,7 @@ def main() -> None:
     targets = list(order["targets"].items())
     over = threading.Event()
     kinds = [(_one_shot, "one-shot")] * order["one_shot"] + [(_keep_alive, "keep-alive")] * order["keep_alive"]
-    reports = [Report(kind) for _, kind in kinds]
+    reports = [Report(kind, order.get("stall", STALL_S)) for _, kind in kinds]
     threads = [
         threading.Thread(target=work, args=(address, targets, order.get("rest", 0.0), over, report))
         for (work, _), report in zip(kinds, reports, strict=True)

@@ -17,7 +17,7 @@ from typing import Final
 
 from tests.service.client import STALL_S
 from tests.systemd.machine import Machine, wait_until
-from tests.systemd.service import CONFIG, Clients, Service, clients
+from tests.systemd.service import CONFIG, Clients, Service, clients, journal_stopped
 
 SITE: Final = "/srv/site"
 SITE_CONFIG: Final = CONFIG.replace("/var/www/pyserver", SITE)
@@ -39,6 +39,15 @@ MAKE_SITE: Final = """
 REST_S: Final = 0.002
 LOAD: Final = 4
 IDLE: Final = 200
+
+# Every other request is for this, which makes a record in the journal.
+MISSING: Final = "/nowhere"
+JOURNAL_STILL_S: Final = 5.0
+
+NGINX_LOGS: Final = "/etc/nginx/conf.d/journal.conf"
+
+# What is seen of a journal is not to be what it leaves out by itself (RateLimitBurst=).
+NO_LIMIT: Final = "LogRateLimitIntervalSec=0\n"
 
 # How long the machine may take for what it does at once, also when it stands still now and then.
 PATIENCE_S: Final = 30.0
@@ -99,10 +108,11 @@ def prepare(machine: Machine) -> None:
 
 
 @contextmanager
-def serving(service: Service, settings: str = "", unit: str = "") -> Iterator[Peer]:
-    """Serve SITE with lines for [server] and for [Service]; afterwards the unit is as it was."""
+def serving(service: Service, settings: str = "", unit: str = "", log: str = "") -> Iterator[Peer]:
+    """Serve SITE with lines for [server], for [Service] and for [log]; afterwards the unit is as it was."""
     prepare(service.machine)
-    service.configure(SITE_CONFIG.replace("workers = 2\n", f"workers = 2\n{settings}"))
+    text = SITE_CONFIG.replace("workers = 2\n", f"workers = 2\n{settings}")
+    service.configure(text.replace("[log]\n", f"[log]\n{log}"))
     if unit:
         service.machine.write(DROP_IN, f"[Service]\n{unit}")
         service.machine.output("systemctl", "daemon-reload")
@@ -295,6 +305,83 @@ def stop_past_the_deadline(service: Service) -> Outcome:
     return outcome
 
 
+# -- a journal that takes nothing ---------------------------------------------------------------------------
+
+
+def stopped_journal(service: Service, seconds: float = JOURNAL_STILL_S) -> Outcome:
+    """SIGSTOP of journald: nobody waits for it, and what it misses is counted and told."""
+    with serving(service, unit=NO_LIMIT, log="journal_requests = 10000\n") as peer:
+        outcome = _journal_stands_still(peer, seconds, lambda: _counted_as_dropped(service) > 100)
+
+        def told() -> bool:
+            """Each worker tells of its losses before its next record."""
+            peer.machine.output("curl", "--silent", f"http://localhost{MISSING}")
+            return _told_as_dropped(service) > 0 and _told_as_dropped(service) == _counted_as_dropped(service)
+
+        wait_until(told, PATIENCE_S, "losses told and counted")
+        there, dropped = _records(service, "HTTP_STATUS"), _told_as_dropped(service)
+        wait_until(
+            lambda: service.status()["totals"]["responses_4xx"] == there + dropped,
+            PATIENCE_S,
+            "each is there or counted",
+        )
+    outcome.told.append(f"of {there + dropped:,} records {dropped:,} dropped, by the status and by the journal")
+    outcome.must(not outcome.lost, f"lost: {dict(outcome.lost)}")
+    return outcome
+
+
+def _told_as_dropped(service: Service) -> int:
+    return sum(
+        int(record["DROPPED"]) for record in service.journal() if "DROPPED" in record and record["ROLE"] != "master"
+    )
+
+
+def _records(service: Service, having: str) -> int:
+    return sum(having in record for record in service.journal())
+
+
+def _counted_as_dropped(service: Service) -> int:
+    return int(service.status()["totals"]["log_records_dropped"])
+
+
+def stopped_journal_of_nginx(machine: Machine, seconds: float = JOURNAL_STILL_S) -> Outcome:
+    """The same, with an access log by syslog(3): that is how nginx reaches a journal."""
+    machine.write(
+        NGINX_LOGS, "access_log /var/log/nginx/here.log;\naccess_log syslog:server=unix:/dev/log,nohostname;\n"
+    )
+    machine.output("systemctl", "start", "nginx")
+    try:
+        outcome = _journal_stands_still(Peer(machine, "nginx"), seconds, lambda: True)
+    finally:
+        machine.output("systemctl", "stop", "nginx")
+        machine.output("rm", NGINX_LOGS)
+    machine.output("journalctl", "--sync")
+    said = machine.output("journalctl", "--boot", "_SYSTEMD_UNIT=nginx.service", "--output=cat")
+    asked = int(machine.output("sh", "-c", "wc -l </var/log/nginx/here.log"))
+    lines = len([line for line in said.splitlines() if '"GET /' in line])
+    outcome.told.append(f"of {asked:,} lines by syslog {asked - lines:,} are not in the journal")
+    return outcome
+
+
+def _journal_stands_still(peer: Peer, seconds: float, full: Callable[[], bool]) -> Outcome:
+    """Ask for a while, then with a journal that stands still until it is `full`; every other request makes a record."""
+    with clients(peer.machine, rest=REST_S, missing=MISSING, stall=0) as seen:
+        begun = time.monotonic()
+        time.sleep(seconds)
+        with journal_stopped(peer.machine):
+            stopped = time.monotonic()
+            time.sleep(seconds)
+            wait_until(full, PATIENCE_S, "losses counted")  # of whoever waits for the journal there are none
+            gone_on = time.monotonic()
+    outcome = _counted("SIGSTOP of journald", seen, [stopped])
+    before = sorted(took for since, took in seen.stalls if begun <= since < stopped)
+    meanwhile = sorted(took for since, took in seen.stalls if stopped <= since < gone_on)
+    outcome.stalls = [max(meanwhile)]
+    shown = [f"{1000 * waits[len(waits) * 99 // 100]:.1f} ms" for waits in (before, meanwhile)]
+    outcome.told.append(f"{seconds:g} s; 99 % of the answers within {shown[0]} before, {shown[1]} meanwhile")
+    return outcome
+
+
 def totals(service: Service) -> Outcome:
     """What was counted before a restart, a reload and a death is counted after it."""
     asked = 0
@@ -392,8 +479,12 @@ OF_OURS: Final[dict[str, Callable[[Service], Outcome]]] = {
     "oom": oom_kill,
     "stop": lambda service: stop_under_a_download(service, 6),
     "deadline": stop_past_the_deadline,
+    "journal": stopped_journal,
     "totals": totals,
 }
+
+# What befalls nginx by a configuration of its own.
+OF_NGINX: Final[dict[str, Callable[[Machine], Outcome]]] = {"journal": stopped_journal_of_nginx}
 
 # What any server can be told.
 OF_ALL: Final[dict[str, Callable[[Peer], Outcome]]] = {

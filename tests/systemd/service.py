@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.service.client import NOTHING, STALL_S
 from tests.systemd.machine import Machine, wait_until
 
 TREE = Path(__file__).parents[2]
@@ -92,14 +93,18 @@ def clients(
     keep_alive: int = 2,
     rest: float = 0.0,
     download: tuple[str, str, float] | None = None,
+    missing: str = "",
+    stall: float = STALL_S,
 ) -> Iterator[Clients]:
     """Keep clients of every kind while the block runs; each answer is compared with what there is to get.
 
-    `rest` is what each of them waits before a request, `download` a target, its digest and the seconds it shall take.
+    `rest` is what each of them waits before a request, `download` a target, its digest and the seconds it shall take,
+    `missing` a target that is not there, for which they ask every other time, `stall` the wait that is worth noting.
     """
     seen = Clients()
     page = hashlib.sha256(PAGE.read_bytes()).hexdigest()
-    order: dict[str, Any] = {"address": ["127.0.0.1", 80], "targets": {"/": page}}
+    targets = {"/": page} | ({missing: NOTHING} if missing else {})
+    order: dict[str, Any] = {"address": ["127.0.0.1", 80], "targets": targets, "stall": stall}
     order |= {"one_shot": one_shot, "keep_alive": keep_alive, "idle": idle, "rest": rest}
     if download is not None:
         order["download"] = download
@@ -113,6 +118,19 @@ def clients(
             report, _ = running.communicate(timeout=90)
     assert running.returncode == 0
     vars(seen).update(json.loads(report))
+
+
+@contextmanager
+def journal_stopped(machine: Machine) -> Iterator[None]:
+    """Have journald stand still while the block runs."""
+    pid = machine.output("systemctl", "show", "--value", "--property=MainPID", "systemd-journald.service").strip()
+    assert int(pid) > 1
+    machine.output("kill", "-STOP", pid)
+    try:
+        yield
+        assert "State:\tT" in machine.output("cat", f"/proc/{pid}/status")  # all the time
+    finally:
+        machine.output("kill", "-CONT", pid)
 
 
 class Service:

@@ -20,7 +20,7 @@ from benchmarks.record import today
 from benchmarks.report import markdown, plain
 from tests.service.client import STALL_S
 from tests.systemd.image import SUITES, BuildError, image
-from tests.systemd.life import OF_ALL, OF_OURS, Impossible, Outcome, Peer, prepare, serving
+from tests.systemd.life import NO_LIMIT, OF_ALL, OF_NGINX, OF_OURS, Impossible, Outcome, Peer, prepare, serving
 from tests.systemd.machine import Machine, Unavailable
 from tests.systemd.service import SHOWN, Service, install
 
@@ -139,7 +139,9 @@ def outcomes(machine: Machine, events: Sequence[str]) -> Iterator[tuple[str, Out
     """Yield each outcome with the name of the server that it is of."""
     machine.output("systemctl", "disable", "--now", "nginx")
     machine.write("/etc/nginx/sites-enabled/default", NGINX_SITE)
-    machine.write("/run/systemd/system/nginx.service.d/often.conf", "[Unit]\nStartLimitIntervalSec=0\n")
+    machine.write(
+        "/run/systemd/system/nginx.service.d/often.conf", f"[Unit]\nStartLimitIntervalSec=0\n[Service]\n{NO_LIMIT}"
+    )
     install(machine)
     prepare(machine)
     service = Service(machine)
@@ -160,6 +162,8 @@ def outcomes(machine: Machine, events: Sequence[str]) -> Iterator[tuple[str, Out
                 yield "pyserver", Outcome(name, told=[f"not tried: {why}"])
             service.stop()
             service.assert_nothing_left()
+            if name in OF_NGINX:
+                yield "nginx", OF_NGINX[name](machine)
 
 
 def row(server: str, outcome: Outcome) -> list[str]:

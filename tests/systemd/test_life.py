@@ -50,6 +50,11 @@ def test_a_worker_that_the_kernel_ends_for_want_of_memory(service: Service) -> N
 
 
 @older_systemd
+def test_a_journal_that_stands_still(service: Service) -> None:
+    holds(life.stopped_journal(service, 1))
+
+
+@older_systemd
 def test_a_stop_waits_for_what_moves(service: Service) -> None:
     """Longer than the unit allows it: the server asks systemd for the time."""
     holds(life.stop_under_a_download(service, 4))

@@ -252,7 +252,8 @@ function show(now, when) {
     `queue full ${now.saturations} times, ${now.accept_pauses} pauses without descriptors, ` +
     `${t.connections_lost} connections lost, ${t.failures} errors of ours, ${t.deadlines} ended by a deadline, ` +
     `${t.limited_open + t.limited_connections + t.limited_requests} over a client's limit, ` +
-    `${t.log_lines_dropped} log lines dropped`;
+    `${t.shed} refused after too long a wait, ${t.too_slow} ended for being too slow, ` +
+    `${t.log_lines_dropped} log lines and ${t.log_records_dropped} records for the journal dropped`;
   for (const [name, n] of Object.entries({...t, restarts: now.restarts, reloads: now.reloads,
     saturations: now.saturations, accept_pauses: now.accept_pauses}))
     if (at("all-" + name)) at("all-" + name).textContent = n.toLocaleString("en");

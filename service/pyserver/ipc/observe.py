@@ -443,6 +443,7 @@ def trouble(seen: Snapshot) -> str:
         "lost": totals["connections_lost"],
         "errors of ours": totals["failures"],
         "log lines dropped": totals["log_lines_dropped"],
+        "records for the journal dropped": totals["log_records_dropped"],
         "pauses without descriptors": seen.accept_pauses,
     }
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count)

@@ -60,6 +60,7 @@ COUNTERS: Final = (
     Counter("limited_requests", "requests", "requests beyond the option clients.request_rate"),
     Counter("failures", "events", "errors of ours that were logged with a traceback"),
     Counter("log_lines_dropped", "lines", "access log lines that could not be written"),
+    Counter("log_records_dropped", "records", "records of workers for the journal that nobody took in time"),
 )
 
 # Of the whole server, by their names in a snapshot (ipc.observe): the master counts them, or they are of this moment.
@@ -160,6 +161,7 @@ class Tally:
         "limited_open",
         "limited_requests",
         "log_lines_dropped",
+        "log_records_dropped",
         "memo_misses",
         "queue_wait",
         "queue_waits",
@@ -194,6 +196,7 @@ class Tally:
         self.limited_requests = 0
         self.failures = 0
         self.log_lines_dropped = 0
+        self.log_records_dropped = 0
 
     def attach(self, words: memoryview, at: int) -> None:
         """Count durations in the row whose counters are at word `at`, from now on."""
@@ -251,6 +254,7 @@ class Tally:
                 self.limited_requests,
                 self.failures,
                 self.log_lines_dropped,
+                self.log_records_dropped,
             ),
         )
 

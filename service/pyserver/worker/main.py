@@ -100,7 +100,7 @@ def run(assignment: Assignment) -> int:
         tracing=Tracing(config.tracing) if config.tracing.wanted else None,
         queue_wait=config.server.queue_wait,
     )
-    pool = Pool(assignment, connections, clock, tally, access, poll, leave=lambda: os._exit(0))
+    pool = Pool(assignment, connections, clock, tally, access, poll, leave=lambda: os._exit(0), output=output)
     # What is here now stays: out of the collector's sight it is neither walked nor copied.
     gc.collect()
     gc.freeze()

@@ -29,7 +29,7 @@ from pyserver.ipc.messages import DOOMED_FROM
 from pyserver.ipc.semaphores import Stuck
 from pyserver.ipc.stats import Tally
 from pyserver.limits import BATCH_MAX, MUTEX_PATIENCE_S, ROUND_S, TEND_EVERY_S
-from pyserver.sd.journal import NOTICE
+from pyserver.sd.journal import NOTICE, Output
 from pyserver.worker.accesslog import AccessLog
 from pyserver.worker.client import Job
 from pyserver.worker.connection import Connections
@@ -51,7 +51,9 @@ class Pool:
         access: AccessLog | None,
         poll: select.epoll,
         leave: Callable[[], object],
+        output: Output | None = None,
     ) -> None:
+        self._output = output  # whose losses are told
         self._leave = leave  # ends the process at once, whatever its threads are at
         self._slot = assignment.slot
         self._generation = assignment.generation
@@ -228,6 +230,8 @@ class Pool:
         tally.threads_busy = self._busy
         if self._access is not None:
             tally.log_lines_dropped = self._access.dropped
+        if self._output is not None:
+            tally.log_records_dropped = self._output.dropped
         tally.publish(self._words, self._counters_at)
 
     def _take_or_not(self, now: float) -> None:

@@ -363,13 +363,14 @@ def test_the_text_is_for_a_screen_of_80_columns(busy: Segment) -> None:
 
 def test_trouble_is_named(busy: Segment) -> None:
     tally = Tally()
-    tally.failures, tally.log_lines_dropped = 2, 30
+    tally.failures, tally.log_lines_dropped, tally.log_records_dropped = 2, 30, 5
     tally.publish(busy.words, busy.counters(3))
     busy.words[HEADER["accept_pauses"]] = 4
     text = as_text(snapshot(busy))
-    line = next(line for line in text.splitlines() if line.startswith("trouble"))
+    line = " ".join(text.partition("trouble ")[2].partition("worker ")[0].split())
     assert "2 errors of ours" in line
     assert "30 log lines dropped" in line
+    assert "5 records for the journal dropped" in line
     assert "4 pauses without descriptors" in line
     assert "deadline" not in line
 
