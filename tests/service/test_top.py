@@ -1,6 +1,7 @@
 """`pyserver top`, on a real terminal beside a server under load: what is seen, what keys do, what is left."""
 
 import hashlib
+import os
 import re
 import signal
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ import pytest
 from tests.service.conftest import Serve
 from tests.service.harness import Load, Server, run, wait_until
 from tests.service.terminal import Terminal
+
+from pyserver import __version__
 
 
 def name(server: Server) -> tuple[str, str]:
@@ -105,6 +108,29 @@ def test_a_server_that_is_gone_is_shown_as_such(serve: Serve) -> None:
         terminal.shows("pyserver serving")
         server.stop()
         terminal.shows("pyserver is gone")
+        terminal.type("q")
+        assert terminal.ended() == 0
+
+
+def test_the_server_that_follows_is_followed(serve: Serve) -> None:
+    """As after a restart, by the name of the instance; without one it is the only server that runs."""
+    instance = f"top-{os.getpid()}"
+    first = serve(workers=1, settings={"server.instance": instance})
+    with Terminal("top", "--name", instance, "--period", "0.2") as terminal:
+        for _ in range(20):
+            first.ask("/small.txt")
+        terminal.shows("pyserver serving, 1/1 workers ready", f" {first.workers()[0]} ")
+        first.stop()
+        terminal.shows("pyserver is gone")
+        second = serve(workers=2, settings={"server.instance": instance})
+        terminal.shows("pyserver serving, 2/2 workers ready", *(f" {pid} " for pid in second.workers().values()))
+        terminal.shows(f"started: version {__version__}, process {second.pid}")
+
+        def moves() -> bool:
+            second.ask("/small.txt")
+            return re.search(r"^requests +[1-9]\d* /s: 2xx [1-9]", terminal.text, re.MULTILINE) is not None
+
+        wait_until(moves, within=20)
         terminal.type("q")
         assert terminal.ended() == 0
 

@@ -340,7 +340,7 @@ _TABLES: Final = (
         "Workers",
         *("slot", "state", "pid", "generation", "age", "waiting", "open", "busy threads", "requests"),
     )
-    + _table("times", "Times, of all since the start", "", "50 %", "90 %", "99 %", "99.9 %", "count")
+    + _table("times", "Times, of all since the start", "time", "50 %", "90 %", "99 %", "99.9 %", "count")
     + _table("answers", "Answers by class of status", "1xx", "2xx", "3xx", "4xx", "5xx")
 )
 

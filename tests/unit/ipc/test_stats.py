@@ -3,14 +3,18 @@
 import inspect
 import math
 import os
+import random
 import time
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Final
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.processes import forked, run_forked, wait_until
 
-from pyserver.ipc.observe import snapshot
+from pyserver.ipc.observe import QUANTILES, snapshot
 from pyserver.ipc.segment import HEADER, TOTALS, Segment
 from pyserver.ipc.stats import (
     BUCKETS,
@@ -249,6 +253,30 @@ def test_quantiles_are_those_of_the_sorted_list(values: list[int], share: float)
     told = quantile(durations._words.tolist(), share)
     assert told is not None
     assert abs(told - exact) < exact * 0.05
+
+
+# Of each some seconds, as a server might have them: what the caches have, a disk that is asked now and then, downloads.
+DISTRIBUTIONS: Final[dict[str, Callable[[random.Random], float]]] = {
+    "one value": lambda _: 1.2345e-3,
+    "uniform": lambda chance: chance.uniform(1e-4, 2e-3),
+    "exponential": lambda chance: 1e-5 + chance.expovariate(1 / 3e-4),
+    "log-normal": lambda chance: 2e-6 + chance.lognormvariate(math.log(1e-4), 1.5),
+    "two humps": lambda chance: abs(chance.gauss(8e-5, 1e-5) if chance.random() < 0.93 else chance.gauss(9e-3, 1e-3)),
+    "a long tail": lambda chance: min(60.0, 5e-5 * chance.paretovariate(0.8)),
+}
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_percentiles_of_known_distributions_are_within_five_percent(name: str) -> None:
+    """As `pyserver status` tells them, of twenty thousand durations."""
+    chance, durations = random.Random(name), Durations()
+    values = sorted(int(1e9 * DISTRIBUTIONS[name](chance)) for _ in range(20_000))
+    for value in values:
+        durations.add(value)
+    for share in QUANTILES.values():
+        exact = values[math.ceil(len(values) * share) - 1]
+        told = quantile(durations._words.tolist(), share)
+        assert told == pytest.approx(exact, rel=0.05), f"{share:.1%}"
 
 
 def test_nothing_has_no_quantile() -> None:
