@@ -44,6 +44,32 @@ def test_tells_a_program(serve: Serve) -> None:
     assert seen["empty_slots"] + seen["filled_slots"] + seen["in_hand"] == seen["capacity"] == 1024
 
 
+def test_tells_by_what_methods_it_is_asked(serve: Serve) -> None:
+    """However often a head comes, and so also when the memo has answers."""
+    server = serve(workers=1)
+    with server.client() as client:
+        for _ in range(40):
+            assert client.ask("/small.txt").status == 200
+            assert client.ask("/small.txt", method="HEAD").content == b""
+        assert client.ask("/small.txt", method="OPTIONS").status < 300
+        client.send(request("/small.txt", "Content-Length: 3", method="POST") + b"abc")
+        assert client.answer().status == 405
+    with server.client() as client:
+        client.send(request("/small.txt", "Expect: 100-continue", "Content-Length: 3", method="PUT"))
+        assert client.answer().status == 405
+    with server.client() as client:
+        client.send(b"no request\r\n\r\n")
+        assert client.answer().status == 400
+    with server.client() as client:
+        client.send(request("/small.txt", "Transfer-Encoding: chunked", method="GET") + b"no chunk\r\n")
+        assert client.answer().status == 400
+    wait_until(lambda: server.counters()["requests"] == 85)
+    counted = server.counters()
+    assert (counted["requests_head"], counted["requests_other"]) == (40, 4)
+    assert counted["memo_misses"] < counted["requests"], "a GET came from the memo"
+    assert "\nby          GET 41, HEAD 40, other 4\n" in server.status().stdout
+
+
 def test_tells_memory_from_disk(serve: Serve) -> None:
     server = serve(workers=1)
     server.ask()

@@ -17,6 +17,7 @@ not in those bytes:
 - the release that a root leads to: forget() when a switch is seen;
 - the worker's end, after which answers say `Connection: close`: close() when it begins to drain;
 - content: what follows a head that announces some is not the next request, so such heads are never kept;
+- the method: answers to others than GET are not kept (worker.connection counts by method where it parses);
 - the listener: who comes by one at which something else answers than the sites is not looked up here, nor kept;
 - which request of its connection it is (limits.requests): the last one is not looked up here, nor is its answer kept;
 - the client's address: no answer depends on it. Limits by address (worker.admission) are applied before an answer from

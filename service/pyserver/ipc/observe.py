@@ -363,6 +363,7 @@ def as_text(seen: Snapshot) -> str:
         f"connections {totals['connections_open']} open, {totals['connections']} since {_when(seen.since)}",
         f"waited for  {quantiles(wait)}",
         f"requests    {totals['requests']}: {answers}",
+        f"by          {_methods(totals)}",
         f"took        {quantiles(took)}",
         f"memo        {totals['requests'] - told} of {totals['requests']} requests; {read} looked for a file",
         f"traffic     {size(totals['bytes_sent'])} sent, {size(totals['bytes_received'])} received",
@@ -386,6 +387,12 @@ def as_text(seen: Snapshot) -> str:
         text = f"{_when(event.at)}  {event.kind}: {event.text}"
         lines += textwrap.wrap(text, 80, subsequent_indent=" " * 21)
     return "\n".join(lines)
+
+
+def _methods(totals: Mapping[str, int]) -> str:
+    """Return the requests by method; a reader may be between two stores of a worker."""
+    head, other = totals["requests_head"], totals["requests_other"]
+    return f"GET {max(0, totals['requests'] - head - other)}, HEAD {head}, other {other}"
 
 
 def requests_as_text(seen: Snapshot) -> str:

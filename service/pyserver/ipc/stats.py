@@ -40,6 +40,8 @@ COUNTERS: Final = (
     Counter("connections", "connections", "connections that workers took from the queue"),
     Counter("connections_lost", "connections", "connections the kernel dropped at the worker's limit of open files"),
     Counter("requests", "requests", "requests answered, or begun to be"),
+    Counter("requests_head", "requests", "requests of these by the method HEAD"),
+    Counter("requests_other", "requests", "requests of these by other methods than GET and HEAD, or that were none"),
     Counter("memo_misses", "requests", "requests of these whose answer was not in the memo"),
     Counter("file_cache_misses", "requests", "requests of these for which a file had to be looked at first"),
     Counter("responses_1xx", "responses", "interim responses sent"),
@@ -166,6 +168,8 @@ class Tally:
         "queue_wait",
         "queue_waits",
         "requests",
+        "requests_head",
+        "requests_other",
         "shed",
         "threads_busy",
         "too_slow",
@@ -176,6 +180,8 @@ class Tally:
         self.connections = 0
         self.connections_lost = 0
         self.requests = 0
+        self.requests_head = 0
+        self.requests_other = 0
         self.memo_misses = 0
         self.file_cache_misses = 0
         self.classes = [0] * 6  # by first digit of the status
@@ -213,6 +219,13 @@ class Tally:
         self.answer_time += duration_ns * answers
         self.answer_times.add(duration_ns, answers)
 
+    def asked_by(self, method: bytes) -> None:
+        """Note the method of a request, b"" if it was none; what nobody notes was a GET."""
+        if method == b"HEAD":
+            self.requests_head += 1
+        elif method != b"GET":
+            self.requests_other += 1
+
     def round_ends(self, duration_ns: int) -> None:
         """Time the answers of a round that lasted so long."""
         timed = self.requests - self.apart
@@ -234,6 +247,8 @@ class Tally:
                 self.connections,
                 self.connections_lost,
                 self.requests,
+                self.requests_head,
+                self.requests_other,
                 self.memo_misses,
                 self.file_cache_misses,
                 c1,

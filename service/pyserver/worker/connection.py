@@ -637,6 +637,9 @@ class Connections:
 
     def _respond(self, connection: Connection, request: Request) -> bool:
         """Answer one request; True when the answer is out and the connection goes on."""
+        get = request.method == b"GET"
+        if not get:
+            self._tally.asked_by(request.method)
         if connection.counted is not None:
             too_many = self._too_many(connection, request)
             if too_many is not None:
@@ -656,7 +659,8 @@ class Connections:
             self._hand_over(connection, request, answer)
             return False
         self._tally.memo_misses += 1
-        if sites is self._sites and leaves is self.draining and not last:
+        # By their methods requests are counted here, which those that the memo answers do not pass.
+        if get and sites is self._sites and leaves is self.draining and not last:
             self._memo.keep(request, answer, self._clock.second)
         return self._send(connection, request, answer)
 
@@ -832,6 +836,7 @@ class Connections:
         if request.method not in _PATIENT and (request.expects_continue or self._is_large(request)):
             # RFC 9110 10.1.1: the final answer at once. Whether the content still comes is the client's choice, so
             # the next request could not be found: the connection ends.
+            self._tally.asked_by(request.method)
             too_many = None if connection.counted is None else self._too_many(connection, request)
             if too_many is not None:
                 # The end of it is not found here, so the connection ends whatever this answer says.
@@ -1004,6 +1009,7 @@ class Connections:
             response = self._traced(connection, head, response, self._tracing)
         self._tally.requests += 1
         self._tally.memo_misses += 1
+        self._tally.asked_by(b"" if connection.request is None else connection.request.method)
         self._tally.apart += 1  # it has no head, or no end of one, to be timed from
         self._tally.classes[status // 100] += 1
         reader = connection.reader
