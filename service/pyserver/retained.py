@@ -57,7 +57,7 @@ class _Loader(SourceFileLoader):
 
     def get_code(self, fullname: str) -> CodeType:
         del fullname
-        code: CodeType = marshal.loads(self._compiled)  # noqa: S302  ours: it was never outside of this process
+        code: CodeType = marshal.loads(self._compiled)  # noqa: S302  # nosec B302  # ours: it was never outside of this process
         return code
 
 

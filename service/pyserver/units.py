@@ -36,7 +36,7 @@ _COMMAND: Final = "/usr/bin/pyserver"  # as the units of the tree have it
 _PYTHON: Final = "/usr/bin/python3"
 
 # Where the units let the service see nothing of the host (ProtectHome=, PrivateTmp=), or nothing stays.
-_HIDDEN: Final = ("/home", "/root", "/tmp", "/var/tmp", "/run", "/dev", "/proc", "/sys")  # noqa: S108  named, not used
+_HIDDEN: Final = ("/home", "/root", "/tmp", "/var/tmp", "/run", "/dev", "/proc", "/sys")  # noqa: S108  # nosec B108  # named, not used
 
 # A path that means itself in a unit: no blank, no quote, no specifier.
 _PLAIN: Final = re.compile(r"(/[A-Za-z0-9._+-]+)+")

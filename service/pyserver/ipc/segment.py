@@ -38,7 +38,7 @@ WORD: Final = 8
 LINE_WORDS: Final = 8  # a cache line
 
 # The folder in which Linux shows POSIX shared memory and semaphores (shm_overview(7), sem_overview(7)).
-SHM: Final = Path("/dev/shm")  # noqa: S108  not a temporary file of ours: the kernel's place for these names
+SHM: Final = Path("/dev/shm")  # noqa: S108  # nosec B108  # not a temporary file of ours: the kernel's place for these names
 _NAME: Final = re.compile(r"(?P<segment>pyserver\.[0-9]+(?:-[0-9]+)?)")
 _SEMAPHORE: Final = re.compile(rf"sem\.{_NAME.pattern}\.(?:{'|'.join(semaphores.NAMES)})")
 

@@ -177,7 +177,7 @@ def execute(descriptors: Iterable[int], environ: Mapping[str, str]) -> NoReturn:
     for descriptor in descriptors:
         os.set_inheritable(descriptor, True)
     try:
-        os.execve(sys.executable, command(), {**environ})  # noqa: S606  there is no shell in it
+        os.execve(sys.executable, command(), {**environ})  # noqa: S606  # nosec B606  # there is no shell in it
     finally:
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)
