@@ -4,9 +4,11 @@ A site in which names on the disk, redirects, fields and error pages could each 
 that try to. What h11 reads as a client is what was meant.
 """
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote_from_bytes
 
 import h11
 import pytest
@@ -15,12 +17,16 @@ from hypothesis import strategies as st
 
 from pyserver.clock import Clock
 from pyserver.config import FieldRule, Limits, Redirect, Site
+from pyserver.config import Tracing as Options
 from pyserver.handlers import router
 from pyserver.handlers.router import Handler
 from pyserver.handlers.static import Pending
+from pyserver.http.dates import imf_fixdate
 from pyserver.http.errors import ProtocolError
 from pyserver.http.request import parse_head
 from pyserver.http.response import Response
+from pyserver.http.validators import entity_tag
+from pyserver.worker.tracing import Tracing
 
 OURS = {
     b"server", b"date", b"connection", b"content-type", b"content-length", b"content-range", b"content-encoding",
@@ -96,6 +102,11 @@ def finished(pending: Pending) -> Response | Pending:
 
 def answer(site: Handler, method: bytes, target: bytes, fields: list[bytes]) -> bytes | None:
     """Return the head and what is in memory of the content; None if it is no request."""
+    found = answered(site, method, target, fields)
+    return None if found is None else found.wire
+
+
+def answered(site: Handler, method: bytes, target: bytes, fields: list[bytes]) -> Response | None:
     lines = b"".join(b"%b\r\n" % field for field in fields)
     try:
         request = parse_head(b"%b %b HTTP/1.1\r\nHost: a\r\n%b\r\n" % (method, target, lines))
@@ -104,7 +115,7 @@ def answer(site: Handler, method: bytes, target: bytes, fields: list[bytes]) -> 
     found = site.respond(request, True)
     while isinstance(found, Pending):
         found = finished(found)
-    return found.wire
+    return found
 
 
 @settings(max_examples=600, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -154,3 +165,125 @@ def test_the_names_that_try_it_are_not_served_or_served_encoded(site: Handler, p
     else:
         assert status == 301
         assert EVIL not in wire
+
+
+# -- the doors that no request opens ---------------------------------------------------------------------
+
+SPOILERS = [
+    *("\r\n", "\r", "\n", "\0", "\x0b", "\x85", "\u2028", "\x7f", "\t", " ", ":", ",", '"', "a", "é", "/", "?", "#"),
+    "X: y",
+]
+ANY_TEXT = st.lists(st.sampled_from(SPOILERS) | st.text(max_size=3)).map("".join)
+ANY_BYTES = st.lists(st.sampled_from([each.encode() for each in SPOILERS]) | st.binary(max_size=3)).map(b"".join)
+ANY_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t\x20-\x7e\x80-\xff]*")
+
+
+def asked(site: Handler, target: bytes = b"/", *fields: bytes) -> bytes:
+    wire = answer(site, b"GET", target, list(fields))
+    assert wire is not None
+    return wire
+
+
+def lines_of(wire: bytes) -> list[bytes]:
+    """Return the field lines of a head that has nothing else in it."""
+    head, end, _ = wire.partition(b"\r\n\r\n")
+    assert end
+    status_line, *lines = head.split(b"\r\n")
+    assert re.fullmatch(rb"HTTP/1\.1 [1-5][0-9][0-9] [A-Za-z ]*", status_line)
+    assert [line for line in lines if not ANY_LINE.fullmatch(line)] == []
+    return lines
+
+
+def built(settings_: Site, clock: Clock | None = None) -> Handler | None:
+    """Return a site; None where its configuration cannot be served."""
+    try:
+        return router.build([settings_], Limits(), clock or Clock())
+    except ValueError:
+        return None
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("root")
+    (folder / "index.html").write_text("here")
+    return folder
+
+
+@given(name=st.just("X-Mine") | ANY_TEXT, value=ANY_TEXT | ANY_TEXT.map('attachment; filename="{}"'.format))
+@example("X-Mine", "a\r\nSet-Cookie: evil=1")
+@example("X-Mine: a\r\nY", "b")
+@example("Content-Disposition", 'attachment; filename="\r\n\r\n<script>"')
+@example("Vary", "Cookie\r\nX: y")
+def test_a_field_of_the_configuration_is_one_line_or_refused(root: Path, name: str, value: str) -> None:
+    clock = Clock()  # of one second, so that dates and tags are the same
+    plain = built(Site(str(root)), clock)
+    site = built(Site(str(root), fields=(FieldRule("/**", {name: value}),)), clock)
+    assert plain is not None
+    if site is None:
+        assert not ANY_LINE.fullmatch(f"{name}: {value}".encode(errors="replace"))
+        return
+    added = set(lines_of(asked(site))) ^ set(lines_of(asked(plain)))
+    assert all(line.lower().startswith(name.lower().encode() + b":") for line in added)
+    assert len(added) <= 2  # it may replace one of ours
+
+
+@given(to=ANY_TEXT | ANY_TEXT.map("/new/{}*".format))
+@example("/new\r\nSet-Cookie: evil=1")
+@example("https://example.org/\r\n\r\n*")
+def test_where_a_redirect_leads_is_one_line_or_refused(root: Path, to: str) -> None:
+    site = built(Site(str(root), redirects=(Redirect("/old/*", to, 301),)))
+    if site is None:
+        return
+    try:
+        wire = asked(site, b"/old/%250d%250a?%0d%0a")
+    except ValueError:
+        assert not ANY_LINE.fullmatch(b"Location: " + to.encode(errors="replace"))
+        return
+    assert sum(line.startswith(b"Location: ") for line in lines_of(wire)) == 1
+
+
+@settings(max_examples=50)
+@given(name=ANY_BYTES.map(lambda name: name.replace(b"/", b"_").replace(b"\0", b"")[:60]))
+@example(b"a\r\nSet-Cookie: evil=1")
+def test_a_name_on_the_disk_is_in_no_head(tmp_path_factory: pytest.TempPathFactory, name: bytes) -> None:
+    if name in (b"", b".", b".."):
+        return
+    folder = tmp_path_factory.mktemp("names")
+    (folder / os.fsdecode(name)).mkdir()  # asked for without its slash, it is in a Location
+    site = built(Site(str(folder), listing=True))
+    assert site is not None
+    target = b"/" + quote_from_bytes(name).encode()
+    for asking in ([b"/"], [target], [target + b"/"], [b"/", b"Accept: application/json"]):
+        lines_of(asked(site, *asking))
+
+
+@given(value=ANY_BYTES)
+@example(b"a\r\nSet-Cookie: evil=1")
+@example(b"a\n")
+def test_what_a_proxy_calls_a_request_is_a_word_or_not_repeated(root: Path, value: bytes) -> None:
+    tracing = Tracing(Options(request_id=True, server_timing=True))
+    site = built(Site(str(root)))
+    assert site is not None
+    identity = tracing.identity(b"GET / HTTP/1.1\r\nX-Request-ID: " + value + b"\r\n\r\n")
+    plain = answered(site, b"GET", b"/", [])
+    assert plain is not None
+    lines = lines_of(plain.with_lines(tracing.lines(identity, 0.0, 1)).wire)
+    assert [line.partition(b":")[0] for line in lines[:2]] == [b"X-Request-ID", b"Server-Timing"]  # they come first
+    assert lines[2:] == lines_of(plain.wire)
+
+
+@given(
+    coding=st.binary(max_size=6),
+    numbers=st.tuples(st.integers(), st.integers(min_value=0), st.integers(min_value=0)),
+    strong=st.booleans(),
+)
+@example(coding=b"gz\r\nX: y", numbers=(0, 0, 0), strong=True)
+def test_a_tag_and_a_date_are_one_line_or_refused(coding: bytes, numbers: tuple[int, int, int], strong: bool) -> None:
+    modified_ns, size, told = numbers
+    try:
+        tag = entity_tag(modified_ns, size, coding, told=told, strong=strong)
+    except ValueError:
+        assert re.search(rb"[^\t\x20-\x7e\x80-\xff]", coding)
+    else:
+        assert ANY_LINE.fullmatch(b"ETag: " + tag)
+    assert ANY_LINE.fullmatch(b"Last-Modified: " + imf_fixdate(modified_ns))

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from pyserver import limits
 from pyserver.files.content import Stamp
 from pyserver.files.resolve import OpenFile
+from pyserver.http.fields import NO_LINES, NO_VALUE, FieldValue
 from pyserver.http.response import Response
 
 # Answers that an entry holds ready, one for each value of Accept-Encoding: browsers send a handful of them. Others go
@@ -76,15 +77,15 @@ class Entry:
         self.read_at = 0  # clock.second when the content was last read
         self.plain: Response | None = None  # the answer to GET without conditions, HTTP/1.1, keep-alive
         self.plain_at = 0  # clock.second of its Date
-        self.media_type = b""
+        self.media_type = NO_VALUE
         self.settled = False  # the validators are strong ones (http.validators)
-        self.etag: bytes | None = None
+        self.etag: FieldValue | None = None
         self.modified: int | None = None  # Last-Modified, seconds since the epoch; None: the file has no credible time
-        self.validators = b""  # the field lines of both
-        self.added = b""  # the field lines that the site adds for its name (handlers.rules)
-        self.kept = b""  # those of them that a 304 has
-        self.unchanged = b""  # all field lines of a 304
-        self.fields = b""  # all field lines of a 200 that depend on the file alone, but for Content-Length
+        self.validators = NO_LINES  # the field lines of both
+        self.added = NO_LINES  # the field lines that the site adds for its name (handlers.rules)
+        self.kept = NO_LINES  # those of them that a 304 has
+        self.unchanged = NO_LINES  # all field lines of a 304
+        self.fields = NO_LINES  # all field lines of a 200 that depend on the file alone, but for Content-Length
         # Of a coded variant. It is an entry as well, in no cache: its source holds it.
         self.coding = coding  # empty: identity
         self.tag_coding = coding  # what its tag says of it

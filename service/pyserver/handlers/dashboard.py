@@ -9,6 +9,7 @@ import base64
 import hashlib
 from typing import Final
 
+from pyserver.http.fields import field_value
 from pyserver.ipc.stats import COUNTERS, SERVER
 
 _STYLE: Final = """
@@ -394,7 +395,7 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-POLICY: Final = (
+POLICY: Final = field_value(
     f"default-src 'none'; script-src {_hash(_SCRIPT)}; style-src {_hash(_STYLE)}; connect-src 'self'; img-src data:;"
-    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-).encode()
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'".encode()
+)

@@ -21,10 +21,17 @@ from pyserver.handlers.cache import Entry
 from pyserver.handlers.rules import Rules
 from pyserver.http import validators
 from pyserver.http.dates import imf_fixdate
+from pyserver.http.fields import FieldValue, Lines, field_line, field_name, field_value, joined_lines, written
 
 _NS_PER_S: Final = 1_000_000_000
 
 _VARY: Final = (b"Accept-Encoding",)
+
+_TYPE: Final = field_name(b"Content-Type")
+_CODING: Final = field_name(b"Content-Encoding")
+_TAG: Final = field_name(b"ETag")
+_MODIFIED: Final = field_name(b"Last-Modified")
+_RANGES: Final = written(b"Accept-Ranges: bytes\r\n")
 
 
 def known(entry: Entry | None, prefix_bytes: int) -> Known | None:
@@ -152,12 +159,13 @@ def describe(entry: Entry, second: int) -> None:
         if not entry.told and not validators.is_precise(modified_ns):
             entry.told = _told(entry)
         entry.etag = validators.entity_tag(modified_ns, size, entry.tag_coding, told=entry.told, strong=entry.settled)
-        entry.validators = b"Last-Modified: %b\r\nETag: %b\r\n" % (imf_fixdate(entry.modified), entry.etag)
-    entry.media_type = media_type(entry.name)  # a variant has the name of its source (T-37)
+        modified_line = field_line(_MODIFIED, imf_fixdate(entry.modified))
+        entry.validators = joined_lines((modified_line, field_line(_TAG, entry.etag)))
+    entry.media_type = field_value(media_type(entry.name))  # a variant has the name of its source (T-37)
     entry.fields = fields(entry.media_type, entry.validators, entry.added)
     if entry.coding:
-        entry.fields += b"Content-Encoding: %b\r\n" % entry.coding
-    entry.unchanged = entry.validators + entry.kept
+        entry.fields = joined_lines((entry.fields, field_line(_CODING, field_value(entry.coding))))
+    entry.unchanged = joined_lines((entry.validators, entry.kept))
 
 
 def _told(entry: Entry) -> int:
@@ -171,6 +179,6 @@ def _told(entry: Entry) -> int:
     return int.from_bytes(hashlib.blake2b(entry.content, digest_size=8).digest())
 
 
-def fields(content_type: bytes, validator_lines: bytes, added: bytes) -> bytes:
+def fields(content_type: FieldValue, validator_lines: Lines, added: Lines) -> Lines:
     """Return the field lines of a 200 or 206, but for Content-Length and Content-Range."""
-    return b"Content-Type: %b\r\nAccept-Ranges: bytes\r\n%b%b" % (content_type, validator_lines, added)
+    return joined_lines((field_line(_TYPE, content_type), _RANGES, validator_lines, added))

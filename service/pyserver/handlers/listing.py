@@ -26,6 +26,7 @@ from urllib.parse import parse_qs
 from pyserver import limits
 from pyserver.files.listing import Folder, Item, Key, Lister, Order, resting
 from pyserver.http import accept, target
+from pyserver.http.fields import Lines, field_value, written
 from pyserver.http.headers import joined
 from pyserver.http.request import Request
 
@@ -33,11 +34,11 @@ _HTML: Final = b"text/html"
 _JSON: Final = b"application/json"
 
 # RFC 9111 5.2.2.5: without validators there is no use in storing it.
-NOT_STORED: Final = b"Cache-Control: no-store\r\n"
+NOT_STORED: Final = written(b"Cache-Control: no-store\r\n")
 
 _FIELDS: Final = {
-    _HTML: b"Content-Type: text/html; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n",
-    _JSON: b"Content-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n",
+    _HTML: written(b"Content-Type: text/html; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n"),
+    _JSON: written(b"Content-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n"),
 }
 
 
@@ -53,7 +54,7 @@ class Listing:
     """A listing that is ready to be sent, and as the source of answers held by them until they are."""
 
     media_type: bytes
-    fields: bytes  # the field lines that go with it
+    fields: Lines  # that go with it
     content: bytes
     digest: bytes  # of both
     fd: int = -1  # all of it is in memory
@@ -149,7 +150,7 @@ time span { display: none; }
 
 # The Content-Security-Policy of the page: nothing is loaded, nothing runs, and of styles only its own counts, known by
 # its hash (CSP3 2.3.1, hash-source).
-POLICY: Final = (
+POLICY: Final = field_value(
     b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; style-src 'sha256-%b'"
     % base64.b64encode(hashlib.sha256(_STYLE.encode()).digest())
 )

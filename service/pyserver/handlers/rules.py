@@ -18,15 +18,25 @@ from pyserver.config import FieldRule, Site
 from pyserver.handlers import listing
 from pyserver.handlers.security import PRESETS
 from pyserver.http import cors
-from pyserver.http.response import PAGE_POLICY, field_line
+from pyserver.http.fields import (
+    NO_VALUE,
+    FieldName,
+    FieldValue,
+    Lines,
+    field_line,
+    field_name,
+    field_value,
+    joined_lines,
+)
+from pyserver.http.response import PAGE_POLICY
 
-_Fields = dict[bytes, tuple[bytes, bytes]]  # by lower-case name: name and value
+_Fields = dict[bytes, tuple[FieldName, FieldValue]]  # by lower-case name
 
 # Every 200 carries it, so whoever has something stored has it, and a 304 need not repeat it.
-_NOSNIFF: Final = (b"X-Content-Type-Options", b"nosniff")
+_NOSNIFF: Final = (field_name(b"X-Content-Type-Options"), field_value(b"nosniff"))
 
 # RFC 8246. A year, as everyone does; RFC 9111 has no maximum any more.
-_IMMUTABLE: Final = (b"Cache-Control", b"public, max-age=31536000, immutable")
+_IMMUTABLE: Final = (field_name(b"Cache-Control"), field_value(b"public, max-age=31536000, immutable"))
 
 # A hash in a name: eight or more hexadecimal digits as a part of its own. Letters and digits both, so that a date
 # (20240131) or a word (fabaceae) is none: a hash that is taken for a word is asked for once more, a word that is taken
@@ -44,11 +54,15 @@ _OF_CONTENT: Final = frozenset(
 )
 
 
-class Lines(NamedTuple):
+_POLICY: Final = field_name(b"Content-Security-Policy")
+_VARY: Final = field_name(b"Vary")
+
+
+class Added(NamedTuple):
     """The field lines that a site adds for one file."""
 
-    whole: bytes  # to a 200 or 206
-    unchanged: bytes  # to a 304
+    whole: Lines  # to a 200 or 206
+    unchanged: Lines  # to a 304
 
 
 class Rules:
@@ -68,14 +82,14 @@ class Rules:
         # says nothing about them: an immutable 404 could never be mended (nginx needs "always" to get this wrong).
         self.errors = _written(self._always, self._vary)
         # The built-in pages, which have their style within them, say for themselves what they need.
-        policy = (b"content-security-policy", (b"Content-Security-Policy", PAGE_POLICY))
+        policy = (b"content-security-policy", (_POLICY, PAGE_POLICY))
         own = dict([policy]) if policy[0] in self._always else {}
         self.built_in = _written({**self._always, **own}, self._vary)
         # In a listing others have a say, so it has its policy in any case.
-        policy = (b"content-security-policy", (b"Content-Security-Policy", listing.POLICY))
+        policy = (b"content-security-policy", (_POLICY, listing.POLICY))
         self.listing = _written({**self._always, **dict([policy])}, (b"Accept", *self._vary))
 
-    def lines(self, name: bytes, *, vary: tuple[bytes, ...] = ()) -> Lines:
+    def lines(self, name: bytes, *, vary: tuple[bytes, ...] = ()) -> Added:
         """Return what the answers for the file `name` carry; they vary with the request fields `vary` too."""
         fields: _Fields = {_NOSNIFF[0].lower(): _NOSNIFF, **self._always}
         if self._immutable and fingerprinted(name):
@@ -85,7 +99,7 @@ class Rules:
                 fields.update(changed)
         unchanged = {key: field for key, field in fields.items() if key not in _OF_CONTENT and field != _NOSNIFF}
         vary = (*vary, *self._vary)
-        return Lines(_written(fields, vary), _written(unchanged, vary))
+        return Added(_written(fields, vary), _written(unchanged, vary))
 
     def matching(self, name: bytes) -> list[str]:
         """Return the patterns that match, for `pyserver explain`."""
@@ -120,24 +134,29 @@ def fingerprinted(name: bytes) -> bool:
 # -- fields ----------------------------------------------------------------------------------------
 
 
-def _preset(site: Site) -> list[tuple[bytes, bytes]]:
+def _preset(site: Site) -> list[tuple[FieldName, FieldValue]]:
     """Return the fields of `security`. Whoever lets other origins read the files lets them load them, too."""
     return [
-        (careful.name.encode(), careful.value.encode())
+        (field_name(careful.name.encode()), field_value(careful.value.encode()))
         for careful in PRESETS[site.security]
         if not (site.cors and careful.name == "Cross-Origin-Resource-Policy")
     ]
 
 
 def _set(rule: FieldRule) -> _Fields:
-    return {name.lower().encode(): (name.encode(), value.encode()) for name, value in rule.set.items()}
+    return {
+        name.lower().encode(): (field_name(name.encode()), field_value(value.encode()))
+        for name, value in rule.set.items()
+    }
 
 
-def _written(fields: _Fields, vary: tuple[bytes, ...]) -> bytes:
+def _written(fields: _Fields, vary: tuple[bytes, ...]) -> Lines:
     """Return the lines of `fields`, with the names of `vary` in the one Vary; an empty value removes a field."""
     fields = dict(fields)
-    own = fields.pop(b"vary", (b"Vary", b""))[1]
+    own = fields.pop(b"vary", (_VARY, NO_VALUE))[1]
     known = [member.strip().lower() for member in own.split(b",")]
     members = [own] * bool(own) + [name for name in vary if name.lower() not in known and b"*" not in known]
     lines = [field_line(name, value) for name, value in fields.values() if value]
-    return b"".join((*lines, *([field_line(b"Vary", b", ".join(members))] if members else ())))
+    if members:
+        lines.append(field_line(_VARY, field_value(b", ".join(members))))
+    return joined_lines(lines)

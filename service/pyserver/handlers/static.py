@@ -36,9 +36,20 @@ from pyserver.handlers.variants import Variants, Workshop
 from pyserver.http import conditional, cors, lifecycle, multipart, ranges, target
 from pyserver.http.dates import imf_fixdate
 from pyserver.http.errors import ProtocolError
+from pyserver.http.fields import (
+    NO_LINES,
+    NO_VALUE,
+    FieldValue,
+    Lines,
+    field_line,
+    field_name,
+    field_value,
+    joined_lines,
+    written,
+)
 from pyserver.http.headers import field
 from pyserver.http.request import Request
-from pyserver.http.response import Response, error_response, field_line, head
+from pyserver.http.response import Head, Response, error_response, head
 from pyserver.http.validators import is_precise
 
 # RFC 9110 9.1: a method that is known and not for files is 405 with Allow (15.5.6), any other is 501 (15.6.2). To those
@@ -46,7 +57,10 @@ from pyserver.http.validators import is_precise
 _SERVED: Final = frozenset((b"GET", b"HEAD"))
 _OF_A_PATH: Final = _SERVED | {b"POST", b"PUT", b"DELETE", b"PATCH"}
 _KNOWN_ELSEWHERE: Final = frozenset((b"TRACE", b"CONNECT"))
-_ALLOW: Final = b"Allow: GET, HEAD, OPTIONS\r\n"
+_ALLOW: Final = written(b"Allow: GET, HEAD, OPTIONS\r\n")
+_LOCATION: Final = field_name(b"Location")
+_TYPE: Final = field_name(b"Content-Type")
+_NOSNIFF: Final = written(b"X-Content-Type-Options: nosniff\r\n")
 
 # The fields that can turn the plain 200 into something else (RFC 9110 13.1, 14.2).
 _CONDITIONS: Final = frozenset(
@@ -120,7 +134,7 @@ class StaticSite:
         self._cached = cache.get
         self._variants = Variants(cache, workshop if settings.compress else None)
         self.listings = Listings() if listings is None else listings
-        self._date = b""
+        self._date = NO_VALUE
         self._date_second = -1
         self._folders: dict[tuple[bytes, bytes], Stamp | None] = {}  # by prefix and path of a folder: of this second
         self._folders_second = -1
@@ -177,7 +191,7 @@ class StaticSite:
 
     # -- which file ----------------------------------------------------------------------------
 
-    def _full_way(self, request: Request, connection: bytes) -> "Response | Pending":
+    def _full_way(self, request: Request, connection: Lines) -> "Response | Pending":
         trace = self.trace
         if trace:
             trace.site(self.settings, request)
@@ -250,7 +264,7 @@ class StaticSite:
             self._folders[key] = stamp_at_once(tree.generations.root, folder, directory=True)
         return self._folders[key]
 
-    def _stand_in(self, request: Request, connection: bytes, path: bytes, page: "Page") -> "Response | Pending":
+    def _stand_in(self, request: Request, connection: Lines, path: bytes, page: "Page") -> "Response | Pending":
         """Answer with a page of the site that was not asked for."""
         if self.trace:
             self.trace.stands_in(path, page.status)
@@ -319,13 +333,13 @@ class StaticSite:
 
     # -- which answer --------------------------------------------------------------------------
 
-    def _tell(self, request: Request, connection: bytes, entry: Entry, page: "Page | None") -> "Response | Pending":
+    def _tell(self, request: Request, connection: Lines, entry: Entry, page: "Page | None") -> "Response | Pending":
         """Answer with a file: what was asked for, the fallback in its place, or a page that tells an error."""
         if page is None or page is FALLBACK:
             return self._answer(request, connection, entry)
         return self._error_page(request, connection, entry, page)
 
-    def _answer(self, request: Request, connection: bytes, entry: Entry) -> "Response | Pending":
+    def _answer(self, request: Request, connection: Lines, entry: Entry) -> "Response | Pending":
         """Decide in the order of RFC 9110 13.2.2. Only a request that would be 200 comes here (13.2.1)."""
         fields, second, trace = request.fields, self.clock.second, self.trace
         chosen = self._variants.select(request, entry, second)
@@ -350,7 +364,7 @@ class StaticSite:
             return self._ranged(request, connection, chosen)
         return self._whole(request, connection, chosen)
 
-    def _ranged(self, request: Request, connection: bytes, entry: Entry) -> "Response | Pending":
+    def _ranged(self, request: Request, connection: Lines, entry: Entry) -> "Response | Pending":
         """Decide what a Range gets; with If-Range only while this is what the client has the rest of (13.1.5)."""
         fields, second = request.fields, self.clock.second
         validator = fields.get(b"if-range")
@@ -380,26 +394,26 @@ class StaticSite:
             return self._whole(request, connection, entry)
         return self._parts(request, connection, entry, spans)
 
-    def _other_method(self, request: Request, connection: bytes) -> "Response | Pending":
+    def _other_method(self, request: Request, connection: Lines) -> "Response | Pending":
         if self.trace:
             self.trace.method(request.method)
         if request.method == b"OPTIONS":  # of "*" too (RFC 9110 9.3.7): all files allow the same
             wanted = field(request.head, b"Access-Control-Request-Method")
             preflight = cors.preflight(self._origins, request.fields.get(b"origin"), wanted)
-            return self._bare(204, request, connection, _ALLOW + self._rules.errors + preflight)
+            return self._bare(204, request, connection, joined_lines((_ALLOW, self._rules.errors, preflight)))
         if request.method in _KNOWN_ELSEWHERE:
             return self._error(405, request, connection, _ALLOW)
         return self._error(501, request, connection)
 
     # -- what it looks like --------------------------------------------------------------------
 
-    def _whole(self, request: Request, connection: bytes, entry: Entry) -> Response:
-        asker = self._asker(request) if self._by_origin else b""
+    def _whole(self, request: Request, connection: Lines, entry: Entry) -> Response:
+        asker = self._asker(request) if self._by_origin else NO_LINES
         # HTTP/1.1 that goes on needs no Connection field.
         plain = request.method == b"GET" and not connection and not asker
         if plain and entry.plain is not None and entry.plain_at == self.clock.second:
             return entry.plain
-        length = b"Content-Length: %d\r\n" % entry.size
+        length = Lines(b"Content-Length: %d\r\n" % entry.size)
         start = head(200, (entry.fields, length, asker), self._now(), connection)
         if request.method == b"HEAD":
             return Response(200, start, close=connection == lifecycle.CLOSE)
@@ -409,13 +423,13 @@ class StaticSite:
             entry.keep_plain(answer, len(start))
         return answer
 
-    def _part(self, request: Request, connection: bytes, entry: Entry, span: ranges.Span) -> Response:
-        length = b"Content-Length: %d\r\n" % (span[1] - span[0])
+    def _part(self, request: Request, connection: Lines, entry: Entry, span: ranges.Span) -> Response:
+        length = Lines(b"Content-Length: %d\r\n" % (span[1] - span[0]))
         lines = (entry.fields, ranges.content_range(*span, entry.size), length, self._asker(request))
         start = head(206, lines, self._now(), connection)
         part = self._read_part(entry, span)
         if part is not None:
-            return Response(206, start + part, content_bytes=len(part), close=connection == lifecycle.CLOSE)
+            return Response(206, start, part, content_bytes=len(part), close=connection == lifecycle.CLOSE)
         return _with_content(206, start, entry, span, connection)
 
     @staticmethod
@@ -429,12 +443,12 @@ class StaticSite:
         # Read first and looked at then: what goes out is of the file that its tag names.
         return part if part is not None and not file.refresh() and file.stamp == entry.stamp else None
 
-    def _parts(self, request: Request, connection: bytes, entry: Entry, spans: Sequence[ranges.Span]) -> Response:
+    def _parts(self, request: Request, connection: Lines, entry: Entry, spans: Sequence[ranges.Span]) -> Response:
         """Return several spans as one content. Each part has a Content-Range, the whole none (RFC 9110 15.3.7.2)."""
-        boundary = secrets.token_hex(multipart.BOUNDARY_BYTES // 2).encode()
+        boundary = field_value(secrets.token_hex(multipart.BOUNDARY_BYTES // 2).encode())
         parts = multipart.parts(spans, entry.size, entry.media_type, boundary)
         count = sum(len(part) if isinstance(part, bytes) else part[1] for part in parts)
-        length = b"Content-Length: %d\r\n" % count
+        length = Lines(b"Content-Length: %d\r\n" % count)
         lines = (
             entries.fields(multipart.content_type(boundary), entry.validators, entry.added),
             length,
@@ -446,29 +460,29 @@ class StaticSite:
             return Response(206, start, content_bytes=count, source=entry.file, more=tuple(parts), close=close)
         pieces = (part if isinstance(part, bytes) else content[part[0] : sum(part)] for part in parts)
         # T-32: a boundary is for one answer only.
-        return Response(206, b"".join((start, *pieces)), content_bytes=count, close=close, again=False)
+        return Response(206, start, b"".join(pieces), content_bytes=count, close=close, again=False)
 
-    def _listing(self, request: Request, connection: bytes, made: listing.Listing) -> "Response | Pending":
+    def _listing(self, request: Request, connection: Lines, made: listing.Listing) -> "Response | Pending":
         """Return the listing of a folder. It has no validators, so only `*` can be a precondition that matters."""
         status = conditional.evaluate(request.fields, None, None, request.method, self.clock.second)
         if status == 304:
-            return self._bare(304, request, connection, listing.NOT_STORED + self._rules.listing)
+            return self._bare(304, request, connection, joined_lines((listing.NOT_STORED, self._rules.listing)))
         if status == 412:
             return self._error(412, request, connection)
         count, close = len(made.content), connection == lifecycle.CLOSE
-        length = b"Content-Length: %d\r\n" % count
+        length = Lines(b"Content-Length: %d\r\n" % count)
         lines = (made.fields, listing.NOT_STORED, self._rules.listing, length, self._asker(request))
         start = head(200, lines, self._now(), connection)
         if request.method == b"HEAD":
             return Response(200, start, close=close)
         if count < limits.LISTING_SHARED_MIN_BYTES:
-            return Response(200, start + made.content, content_bytes=count, close=close)
+            return Response(200, start, made.content, content_bytes=count, close=close)
         shared = self.listings.share(made)
         if shared is None:
             return self._error(503, request, connection)
         return Response(200, start, content_bytes=count, source=shared, more=(shared.content,), close=close)
 
-    def _elsewhere(self, path: bytes, request: Request, connection: bytes) -> Response:
+    def _elsewhere(self, path: bytes, request: Request, connection: Lines) -> Response:
         """Add the slash that the relative links in a folder's index need, or lead to the clean URL of a page.
 
         The Location is relative as well (RFC 9110 10.2.2), so nothing of Host is reflected; the query stays (T-10).
@@ -476,32 +490,33 @@ class StaticSite:
         query = b"" if request.query is None else b"?" + target.encode_query(request.query)
         return self._redirect(301, target.encode(path) + query, request, connection)
 
-    def _redirect(self, status: int, location: bytes, request: Request, connection: bytes) -> Response:
-        return self._built_in(status, request, connection, field_line(b"Location", location))
+    def _redirect(self, status: int, location: bytes, request: Request, connection: Lines) -> Response:
+        return self._built_in(status, request, connection, field_line(_LOCATION, field_value(location)))
 
-    def _bare(self, status: int, request: Request, connection: bytes, lines: bytes) -> Response:
+    def _bare(self, status: int, request: Request, connection: Lines, lines: Lines) -> Response:
         """Return a 204 or 304: a head, and never any content (RFC 9112 6.3)."""
-        asker = self._asker(request) if self._by_origin else b""
+        asker = self._asker(request) if self._by_origin else NO_LINES
         start = head(status, (lines, asker), self._now(), connection)
         return Response(status, start, close=connection == lifecycle.CLOSE)
 
-    def _error(self, status: int, request: Request, connection: bytes, *lines: bytes) -> "Response | Pending":
+    def _error(self, status: int, request: Request, connection: Lines, *lines: Lines) -> "Response | Pending":
         """Tell an error, by the site's own page where it has one."""
         path = self._error_pages.get(status)
         if path is None:
             return self._built_in(status, request, connection, *lines)
         return self._stand_in(request, connection, path, Page(status, lines))
 
-    def _error_page(self, request: Request, connection: bytes, entry: Entry, page: "Page") -> Response:
+    def _error_page(self, request: Request, connection: Lines, entry: Entry, page: "Page") -> Response:
         """Return an error told by a page of the site: its content, and nothing that is said of the file (T-23)."""
-        about = b"Content-Type: %b\r\nX-Content-Type-Options: nosniff\r\nContent-Length: %d\r\n"
-        lines = (about % (entry.media_type, entry.size), *page.lines, self._rules.errors, self._asker(request))
+        length = Lines(b"Content-Length: %d\r\n" % entry.size)
+        about = (field_line(_TYPE, entry.media_type), _NOSNIFF, length)
+        lines = (*about, *page.lines, self._rules.errors, self._asker(request))
         start = head(page.status, lines, self._now(), connection)
         if request.method == b"HEAD":
             return Response(page.status, start, close=connection == lifecycle.CLOSE)
         return _with_content(page.status, start, entry, (0, entry.size), connection)
 
-    def _built_in(self, status: int, request: Request, connection: bytes, *lines: bytes) -> Response:
+    def _built_in(self, status: int, request: Request, connection: Lines, *lines: Lines) -> Response:
         return error_response(
             status,
             date=self._now(),
@@ -510,11 +525,11 @@ class StaticSite:
             fields=(*lines, self._rules.built_in, self._asker(request)),
         )
 
-    def _asker(self, request: Request) -> bytes:
+    def _asker(self, request: Request) -> Lines:
         """Return the lines that are for the origin that asks, where answers differ between origins."""
         return cors.named(self._origins, request.fields.get(b"origin"))
 
-    def _now(self) -> bytes:
+    def _now(self) -> FieldValue:
         """Return the Date of this second."""
         second = self.clock.second
         if second != self._date_second:
@@ -549,7 +564,7 @@ class Pending:
         self,
         site: StaticSite,
         request: Request,
-        connection: bytes,
+        connection: Lines,
         tree: Tree,
         path: bytes,
         entry: Entry | None,
@@ -654,7 +669,7 @@ class Page(NamedTuple):
     """What a page of the site that was not asked for stands in for."""
 
     status: int
-    lines: tuple[bytes, ...] = ()  # such as Allow
+    lines: tuple[Lines, ...] = ()  # such as Allow
 
 
 # Nothing is where it was asked for, and a page of the site takes care of it: a 200 like any other, with its validators.
@@ -689,11 +704,10 @@ class LookAgain:
         self._site.take(self._tree, self._view)
 
 
-def _with_content(status: int, start: bytes, entry: Entry, span: ranges.Span, connection: bytes) -> Response:
+def _with_content(status: int, start: Head, entry: Entry, span: ranges.Span, connection: Lines) -> Response:
     """Return the answer that sends the head `start` and then the bytes of `span`, first to one behind the last."""
     (first, end), close = span, connection == lifecycle.CLOSE
     count = end - first
     if entry.content is None:
         return Response(status, start, content_bytes=count, source=entry.file, offset=first, count=count, close=close)
-    wire = b"".join((start, entry.content[first:end]))
-    return Response(status, wire, content_bytes=count, close=close)
+    return Response(status, start, entry.content[first:end], content_bytes=count, close=close)

@@ -21,11 +21,19 @@ from pyserver.handlers import dashboard
 from pyserver.handlers.static import LookAgain, Pending
 from pyserver.http import lifecycle
 from pyserver.http.dates import imf_fixdate
+from pyserver.http.fields import FieldValue, Lines, field_line, field_name, field_value, written
 from pyserver.http.request import Request
-from pyserver.http.response import Response, field_line, head
+from pyserver.http.response import Response, head
 from pyserver.ipc.observe import Snapshot, as_document
 
 Exposition = Callable[[Snapshot, str], tuple[str, bytes]]
+
+_TYPE: Final = field_name(b"Content-Type")
+_POLICY: Final = field_name(b"Content-Security-Policy")
+_ALLOW: Final = written(b"Allow: GET, HEAD\r\n")
+_OF_EACH: Final = written(
+    b"X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\nReferrer-Policy: no-referrer\r\n"
+)
 
 _TEXT: Final = "text/plain; charset=utf-8"
 _INDEX: Final = "/\n/metrics\n/status.json\n/healthz\n/readyz\n"
@@ -42,7 +50,7 @@ class Page(NamedTuple):
     status: int
     kind: str
     content: bytes
-    policy: bytes = b"default-src 'none'; frame-ancestors 'none'"
+    policy: FieldValue = field_value(b"default-src 'none'; frame-ancestors 'none'")
 
 
 class Status:
@@ -75,19 +83,19 @@ class Status:
 
     def _answer(self, page: Page, request: Request, *, keep: bool) -> Response:
         lines = [
-            field_line(b"Content-Type", page.kind.encode()),  # a library's, which may repeat what was asked for
-            b"X-Content-Type-Options: nosniff\r\n",
-            b"Content-Length: %d\r\nCache-Control: no-store\r\n" % len(page.content),
-            b"Content-Security-Policy: %b\r\nReferrer-Policy: no-referrer\r\n" % page.policy,
+            field_line(_TYPE, field_value(page.kind.encode())),  # a library's, which may repeat what was asked for
+            Lines(b"Content-Length: %d\r\n" % len(page.content)),
+            field_line(_POLICY, page.policy),
+            _OF_EACH,
         ]
         if page.status == 405:
-            lines.append(b"Allow: GET, HEAD\r\n")
+            lines.append(_ALLOW)
         connection = lifecycle.connection_field(request.minor, keep)
-        wire = head(page.status, lines, imf_fixdate(self._clock.second), connection)
         with_content = request.method != b"HEAD"
         return Response(
             page.status,
-            wire + page.content if with_content else wire,
+            head(page.status, lines, imf_fixdate(self._clock.second), connection),
+            page.content if with_content else b"",
             content_bytes=len(page.content) if with_content else 0,
             close=connection == lifecycle.CLOSE,
             again=False,

@@ -10,6 +10,8 @@ import re
 from datetime import UTC, datetime
 from typing import Final
 
+from pyserver.http.fields import FieldValue, field_value
+
 DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -37,13 +39,14 @@ FORMS: Final = (
 )
 
 
-def imf_fixdate(second: int) -> bytes:
+def imf_fixdate(second: int) -> FieldValue:
     """Write a time, in seconds since the epoch, in the one form that is sent."""
     at = datetime.fromtimestamp(min(max(second, EARLIEST), LATEST), UTC)
-    return (
+    written = (
         f"{DAYS[at.weekday()]}, {at.day:02} {MONTHS[at.month - 1]} {at.year:04} "
         f"{at.hour:02}:{at.minute:02}:{at.second:02} GMT"
-    ).encode("ascii")
+    )
+    return field_value(written.encode("ascii"))
 
 
 def parse_http_date(value: bytes, now: int) -> int | None:

@@ -6,10 +6,11 @@ Used by: worker.connection (decides, and answers errors), handlers (write the fi
 
 from typing import Final
 
+from pyserver.http.fields import NO_LINES, Lines, written
 from pyserver.http.request import Request
 
-CLOSE: Final = b"Connection: close\r\n"
-KEEP: Final = b"Connection: keep-alive\r\n"
+CLOSE: Final = written(b"Connection: close\r\n")
+KEEP: Final = written(b"Connection: keep-alive\r\n")
 
 
 def persistence(request: Request, draining: bool) -> bool:  # noqa: FBT001  # as connection_field
@@ -17,8 +18,8 @@ def persistence(request: Request, draining: bool) -> bool:  # noqa: FBT001  # as
     return request.keep_alive and not draining
 
 
-def connection_field(minor: int, keep: bool) -> bytes:  # noqa: FBT001  # called per request; a keyword costs
+def connection_field(minor: int, keep: bool) -> Lines:  # noqa: FBT001  # called per request; a keyword costs
     """Return the Connection field line of an answer, or nothing where the version's default says it."""
     if not keep:
         return CLOSE
-    return b"" if minor else KEEP
+    return NO_LINES if minor else KEEP

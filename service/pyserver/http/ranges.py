@@ -15,6 +15,7 @@ from enum import Enum
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from pyserver import limits
+from pyserver.http.fields import Lines
 
 # RFC 9110 14.1.2  byte ranges: int-range = first-pos "-" [ last-pos ] ; suffix-range = "-" suffix-length
 _SPEC = rb"(?:[0-9]++-[0-9]*+|-[0-9]++)"
@@ -118,14 +119,14 @@ def coalesce(spans: Sequence[Span], gap: int) -> list[Span]:
     return [span for _, span in sorted(placed)]
 
 
-def content_range(first: int, end: int, size: int) -> bytes:
+def content_range(first: int, end: int, size: int) -> Lines:
     """Return the field line of a 206 whose span is first to `end`, one behind the last (RFC 9110 14.4)."""
-    return b"Content-Range: bytes %d-%d/%d\r\n" % (first, end - 1, size)
+    return Lines(b"Content-Range: bytes %d-%d/%d\r\n" % (first, end - 1, size))
 
 
-def unsatisfied_range(size: int) -> bytes:
+def unsatisfied_range(size: int) -> Lines:
     """Return the field line that a 416 carries (RFC 9110 15.5.17)."""
-    return b"Content-Range: bytes */%d\r\n" % size
+    return Lines(b"Content-Range: bytes */%d\r\n" % size)
 
 
 def _magnitude(digits: bytes) -> tuple[int, bytes]:

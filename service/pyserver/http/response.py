@@ -1,27 +1,30 @@
 """Answers as bytes: status lines, heads, error pages (RFC 9112 4, RFC 9110 15).
 
 Owns:    what an answer looks like on the wire.
-Never:   decides which answer is given, or reads the clock: `date` comes ready-made.
-Fails:   ValueError for a field that could not be sent as one line (T-42); that is a mistake of ours.
+Never:   decides which answer is given, or reads the clock: `date` comes ready-made. Takes bytes for a head that nobody
+         checked: the types of http.fields, and Head and Reason here, are made by those who did.
+Fails:   never, but where a constant of ours is wrong: then at its import.
 Used by: handlers (build answers), worker.connection (sends them; answers errors).
 """
 
 import base64
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Final, Protocol
+from typing import Final, NewType, Protocol
 
 from pyserver.http import lifecycle
+from pyserver.http.fields import FieldValue, Lines, field_value, written
+from pyserver.http.grammar import FIELD_BYTE
 
-CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+Head = NewType("Head", bytes)  # a status line, field lines and the empty line
+Reason = NewType("Reason", bytes)  # RFC 9112 4: reason-phrase = 1*( HTAB / SP / VCHAR / obs-text ), or none
 
-SERVER: Final = b"Server: pyserver\r\n"
+CONTINUE: Final = Head(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-_FIELD_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_FIELD_VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+SERVER: Final = written(b"Server: pyserver\r\n")
 
 # What an error page says below its title. One sentence for the visitor; the reason is for the log.
 SENTENCES: Final = {
@@ -56,10 +59,12 @@ p { opacity: .8; }
 
 # The Content-Security-Policy that an error page can live with: nothing is loaded, nothing runs, and of styles only its
 # own counts, known by its hash (CSP3 2.3.1, hash-source).
-PAGE_POLICY: Final = (
+PAGE_POLICY: Final = field_value(
     b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; style-src 'sha256-%b'"
     % base64.b64encode(hashlib.sha256(_STYLE.encode()).digest())
 )
+
+_OF_PAGE: Final = written(b"Content-Type: text/html; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n")
 
 _PAGE: Final = """\
 <!DOCTYPE html>
@@ -95,7 +100,8 @@ class Response:
     def __init__(
         self,
         status: int,
-        wire: bytes,
+        head: Head,
+        content: bytes | memoryview = b"",
         *,
         content_bytes: int = 0,
         source: Source | None = None,
@@ -106,7 +112,7 @@ class Response:
         again: bool = True,
     ) -> None:
         self.status = status
-        self.wire = wire  # the head, with the content when it is in memory: one send
+        self.wire: Final[bytes] = head + content  # the content when it is in memory: one send
         self.content_bytes = content_bytes  # that the client gets; 0 for HEAD, 304
         self.source = source  # what has the rest in its `fd` and keeps it open; None: nothing is left to send
         self.offset = offset  # of the rest in the source
@@ -116,12 +122,12 @@ class Response:
         # It may be given to others who ask for the same within the second; what has a source is looked at each time.
         self.again = again and source is None
 
-    def with_lines(self, lines: bytes) -> "Response":
-        """Return a copy with further field lines, whole with their ends, which is for one request only."""
+    def with_lines(self, lines: Lines) -> "Response":
+        """Return a copy with further field lines, which is for one request only."""
         status_line, end, rest = self.wire.partition(b"\r\n")
         return Response(
             self.status,
-            b"".join((status_line, end, lines, rest)),
+            Head(b"".join((status_line, end, lines, rest))),
             content_bytes=self.content_bytes,
             source=self.source,
             offset=self.offset,
@@ -136,20 +142,29 @@ class Response:
 
 
 @lru_cache(maxsize=128)
-def reason(status: int) -> bytes:
+def reason(status: int) -> Reason:
     """Return the reason phrase (RFC 9110 15); empty for a status without a registered one, as RFC 9112 4 allows."""
     try:
-        return PHRASES.get(status) or HTTPStatus(status).phrase.encode("ascii")
+        return PHRASES.get(status) or _phrase(HTTPStatus(status).phrase.encode("ascii"))
     except ValueError:
-        return b""
+        return Reason(b"")
+
+
+_PHRASE: Final = re.compile(FIELD_BYTE + rb"++")
+
+
+def _phrase(words: bytes) -> Reason:
+    if _PHRASE.fullmatch(words) is None:
+        raise ValueError(f"{words!r} cannot be a reason phrase")
+    return Reason(words)
 
 
 # Where RFC 9110 has other words than the standard library of Python 3.11.
-PHRASES: Final = {
-    413: b"Content Too Large",
-    414: b"URI Too Long",
-    416: b"Range Not Satisfiable",
-    422: b"Unprocessable Content",
+PHRASES: Final[Mapping[int, Reason]] = {
+    413: _phrase(b"Content Too Large"),
+    414: _phrase(b"URI Too Long"),
+    416: _phrase(b"Range Not Satisfiable"),
+    422: _phrase(b"Unprocessable Content"),
 }
 
 
@@ -159,19 +174,9 @@ def status_line(status: int) -> bytes:
     return b"HTTP/1.1 %d %b\r\n" % (status, reason(status))
 
 
-def field_line(name: bytes, value: bytes) -> bytes:
-    """Return a field line from values that are not our own constants: configuration, application (T-42)."""
-    if _FIELD_NAME.fullmatch(name) is None or _FIELD_VALUE.fullmatch(value) is None:
-        raise ValueError(f"field {name!r} cannot have the value {value!r}")
-    return b"%b: %b\r\n" % (name, value)
-
-
-def head(status: int, fields: Iterable[bytes], date: bytes, connection: bytes) -> bytes:
-    """Return a complete head.
-
-    `fields` are whole lines with their line ends, `date` is an IMF-fixdate, `connection` a line of http.lifecycle.
-    """
-    return b"%b%bDate: %b\r\n%b%b\r\n" % (status_line(status), SERVER, date, b"".join(fields), connection)
+def head(status: int, fields: Iterable[Lines], date: FieldValue, connection: Lines) -> Head:
+    """Return a complete head; `date` is an IMF-fixdate, `connection` a line of http.lifecycle."""
+    return Head(b"%b%bDate: %b\r\n%b%b\r\n" % (status_line(status), SERVER, date, b"".join(fields), connection))
 
 
 @lru_cache(maxsize=64)
@@ -185,22 +190,17 @@ def error_page(status: int) -> bytes:
 def error_response(
     status: int,
     *,
-    date: bytes,
-    connection: bytes,
+    date: FieldValue,
+    connection: Lines,
     head_only: bool = False,
-    fields: Iterable[bytes] = (),
+    fields: Iterable[Lines] = (),
 ) -> Response:
     """Return the answer that is an error page; `fields` are further lines, such as Allow or Content-Range."""
     page = error_page(status)
-    lines = (
-        b"Content-Type: text/html; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n",
-        b"Content-Length: %d\r\n" % len(page),
-        *fields,
-    )
-    wire = head(status, lines, date, connection)
     return Response(
         status,
-        wire if head_only else wire + page,
+        head(status, (_OF_PAGE, Lines(b"Content-Length: %d\r\n" % len(page)), *fields), date, connection),
+        b"" if head_only else page,
         content_bytes=0 if head_only else len(page),
         close=connection == lifecycle.CLOSE,
     )

@@ -8,6 +8,8 @@ Used by: handlers (describe), http.conditional (compares).
 
 from typing import Final
 
+from pyserver.http.fields import FieldValue, field_value
+
 # A file may change again within one step of its clock, and no time of its tells that. So content and validators that
 # were taken sooner after a change than this are provisional: the tag is weak (T-19), and so is the date. Whole seconds;
 # no step is longer: the kernel's tick is 10 ms at most, FAT counts the time in steps of 2 s. Apache waits 1 s.
@@ -32,7 +34,7 @@ def is_precise(modified_ns: int) -> bool:
     return modified_ns % 1_000_000_000 != 0
 
 
-def entity_tag(modified_ns: int, size: int, coding: bytes = b"", *, told: int = 0, strong: bool) -> bytes:
+def entity_tag(modified_ns: int, size: int, coding: bytes = b"", *, told: int = 0, strong: bool) -> FieldValue:
     """Return the tag of a file in a content coding, b"" for identity.
 
     `told` is what tells the content from another of the same time and size, where the time is not precise: 0 if it is.
@@ -43,7 +45,7 @@ def entity_tag(modified_ns: int, size: int, coding: bytes = b"", *, told: int = 
     b'"3b9aca00-a-gz"'
     """
     opaque = b'"%x-%x%b%b"' % (modified_ns, size, b".%x" % told if told else b"", b"-" + coding if coding else b"")
-    return opaque if strong else _WEAK + opaque
+    return field_value(opaque if strong else _WEAK + opaque)
 
 
 def is_weak(etag: bytes) -> bool:

@@ -27,6 +27,7 @@ from pyserver.handlers.static import LookAgain, Pending
 from pyserver.http import lifecycle, proxy
 from pyserver.http.dates import imf_fixdate
 from pyserver.http.errors import ProtocolError
+from pyserver.http.fields import Lines
 from pyserver.http.reader import RequestReader
 from pyserver.http.request import Request
 from pyserver.http.response import CONTINUE, Response, error_response
@@ -688,7 +689,7 @@ class Connections:
             date=imf_fixdate(self._clock.second),
             connection=lifecycle.connection_field(request.minor, keep),
             head_only=request.method == b"HEAD",
-            fields=(b"Retry-After: %d\r\n" % after,),
+            fields=(Lines(b"Retry-After: %d\r\n" % after),),
         )
 
     def _ends_with_this(self, connection: Connection) -> bool:

@@ -20,6 +20,7 @@ from pyserver import backlog
 from pyserver.clock import Clock
 from pyserver.http import lifecycle
 from pyserver.http.dates import imf_fixdate
+from pyserver.http.fields import Lines
 from pyserver.http.response import Response, error_response
 from pyserver.limits import SHED_TOLD_S
 
@@ -55,7 +56,7 @@ class Shedding:
         answer = self._answers.get(head_only)
         if answer is None:
             # By then everybody who waits now has been served or refused.
-            after = b"Retry-After: %d\r\n" % max(1, ceil(self.bound))
+            after = Lines(b"Retry-After: %d\r\n" % max(1, ceil(self.bound)))
             answer = self._answers[head_only] = error_response(
                 503,
                 date=imf_fixdate(self._second),

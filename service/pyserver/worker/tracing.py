@@ -14,6 +14,16 @@ import time
 from typing import Final
 
 from pyserver.config import Tracing as Options
+from pyserver.http.fields import (
+    NO_LINES,
+    NO_VALUE,
+    FieldValue,
+    Lines,
+    field_line,
+    field_name,
+    field_value,
+    joined_lines,
+)
 from pyserver.http.headers import joined
 from pyserver.limits import REQUEST_ID_MAX_BYTES
 
@@ -21,10 +31,10 @@ from pyserver.limits import REQUEST_ID_MAX_BYTES
 # escaped in a log or in a shell's quotes; two fields in one head have a comma between them, and are none.
 _WORD: Final = re.compile(rb"[0-9A-Za-z._:=+/@-]{1,%d}" % REQUEST_ID_MAX_BYTES)
 _FIELD: Final = b"x-request-id"
+_NAME: Final = field_name(b"X-Request-ID")
+_TIMING: Final = field_name(b"Server-Timing")
 
 # W3C Server Timing: metric names are tokens, durations are milliseconds.
-_QUEUE: Final = b"queue;dur=%.3f, serve;dur=%.3f"
-_SERVE: Final = b"serve;dur=%.3f"
 _MS: Final = 1_000_000
 
 
@@ -39,21 +49,24 @@ class Tracing:
         self._prefix = secrets.token_hex(8).encode()
         self._count = 0
 
-    def identity(self, head: bytes) -> bytes:
+    def identity(self, head: bytes) -> FieldValue:
         """Return what a request is called: as the trusted proxy calls it whose head this is, else (b"") anew."""
         if not self._request_id:
-            return b""
+            return NO_VALUE
         given = joined(head, _FIELD) if head else None
         if given is not None and _WORD.fullmatch(given):
-            return given
+            return field_value(given)
         self._count += 1
-        return b"%b%08x" % (self._prefix, self._count)
+        return field_value(b"%b%08x" % (self._prefix, self._count))
 
-    def lines(self, identity: bytes, began: float, waited_ns: int | None) -> bytes:
+    def lines(self, identity: FieldValue, began: float, waited_ns: int | None) -> Lines:
         """Return the field lines of an answer: to a request that `began` then, whose connection waited before."""
-        lines = b"X-Request-ID: %b\r\n" % identity if identity else b""
+        lines = field_line(_NAME, identity) if identity else NO_LINES
         if self._server_timing:
             serve = max(0.0, (time.monotonic() - began) * 1000)
-            timing = _SERVE % serve if waited_ns is None else _QUEUE % (waited_ns / _MS, serve)
-            lines += b"Server-Timing: %b\r\n" % timing
+            if waited_ns is None:
+                timing = FieldValue(b"serve;dur=%.3f" % serve)
+            else:
+                timing = FieldValue(b"queue;dur=%.3f, serve;dur=%.3f" % (waited_ns / _MS, serve))
+            lines = joined_lines((lines, field_line(_TIMING, timing)))
         return lines

@@ -5,7 +5,7 @@ from tests.unit.files.process import open_descriptors
 
 from pyserver.files.resolve import OpenFile
 from pyserver.handlers.cache import Entry, FileCache
-from pyserver.http.response import Response
+from pyserver.http.response import Head, Response
 
 OVERHEAD = 1600
 
@@ -126,7 +126,7 @@ def test_a_prepared_answer_holds_the_only_copy_of_the_content(tmp_path: Path) ->
     one.keep_content(b"first", 7)
     one.looked_at = 7
     assert (one.read_at, one.plain) == (7, None)
-    answer = Response(200, b"head" + b"first")
+    answer = Response(200, Head(b"head" + b"first"))
     one.keep_plain(answer, 4)
     assert (one.plain, one.plain_at) == (answer, 7)
     assert isinstance(one.content, memoryview)

@@ -8,6 +8,7 @@ import pytest
 from pyserver import limits
 from pyserver.handlers.listing import Listing
 from pyserver.handlers.listings import Listings, Wanted
+from pyserver.http.fields import NO_LINES
 
 
 class Guest:
@@ -116,7 +117,7 @@ def test_one_that_fails_makes_room_for_the_next() -> None:
 
 
 def made(content: bytes) -> Listing:
-    return Listing(b"text/html", b"", content, digest=content[:32])
+    return Listing(b"text/html", NO_LINES, content, digest=content[:32])
 
 
 def test_equal_ones_are_held_once() -> None:

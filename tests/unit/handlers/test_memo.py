@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pyserver import limits
 from pyserver.handlers.memo import Memo
 from pyserver.http.request import Request, parse_head
-from pyserver.http.response import Response
+from pyserver.http.response import Head, Response
 
 HEAD = b"GET /a?b HTTP/1.1\r\nHost: x\r\nCookie: c\r\n\r\n"
 
@@ -149,16 +149,16 @@ def test_content_below_a_known_line_is_seen(memo: Memo) -> None:
 
 
 def test_an_answer_holds_for_its_second(memo: Memo) -> None:
-    assert kept(memo, HEAD, Response(200, b"answer"))
+    assert kept(memo, HEAD, Response(200, Head(b"answer")))
     memo.turn(2)
     assert not memo.answers
-    memo.keep(parse_head(HEAD), Response(200, b"of the second before"), 1)
+    memo.keep(parse_head(HEAD), Response(200, Head(b"of the second before")), 1)
     assert not memo.answers
 
 
 @pytest.mark.parametrize("again", [True, False])
 def test_an_answer_for_once_is_not_given_again(memo: Memo, again: bool) -> None:
-    assert kept(memo, HEAD, Response(206, b"boundary", again=again)) is again
+    assert kept(memo, HEAD, Response(206, Head(b"boundary"), again=again)) is again
 
 
 def test_what_is_sent_from_a_file_is_looked_at_each_time(memo: Memo, tmp_path: Path) -> None:
@@ -167,21 +167,21 @@ def test_what_is_sent_from_a_file_is_looked_at_each_time(memo: Memo, tmp_path: P
         class Source:
             fd = file.fileno()
 
-        assert not kept(memo, HEAD, Response(200, b"head", source=Source()))
+        assert not kept(memo, HEAD, Response(200, Head(b"head"), source=Source()))
 
 
 def test_a_switch_of_the_root_ends_all_answers(memo: Memo) -> None:
-    assert kept(memo, HEAD, Response(404, b"not there"))
+    assert kept(memo, HEAD, Response(404, Head(b"not there")))
     memo.forget()
     assert not memo.answers
-    assert kept(memo, HEAD, Response(200, b"there"))
+    assert kept(memo, HEAD, Response(200, Head(b"there")))
 
 
 def test_a_worker_that_drains_remembers_nothing(memo: Memo) -> None:
-    assert kept(memo, HEAD, Response(200, b"answer"))
+    assert kept(memo, HEAD, Response(200, Head(b"answer")))
     memo.close()
     assert not memo.answers
-    assert not kept(memo, HEAD, Response(200, b"answer"))
+    assert not kept(memo, HEAD, Response(200, Head(b"answer")))
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_a_worker_that_drains_remembers_nothing(memo: Memo) -> None:
 )
 def test_what_differs_in_a_byte_shares_nothing(memo: Memo, one: bytes, other: bytes) -> None:
     """By their features: what may change an answer and stands in the head is in the key."""
-    assert kept(memo, one, Response(200, b"one"))
+    assert kept(memo, one, Response(200, Head(b"one")))
     assert memo.answers.get(other) is None
     assert meaning(twice(memo, other)) == meaning(parse_head(other))
 
@@ -215,7 +215,7 @@ def weigh(memo: Memo) -> int:
 def test_endless_new_heads_take_no_place() -> None:
     memo = Memo(1 << 20)
     memo.turn(1)
-    answer = Response(200, b"answer")
+    answer = Response(200, Head(b"answer"))
     tracemalloc.start()
     try:
         for number in range(3 * limits.MEMO_ENTRIES_MAX):
@@ -241,7 +241,7 @@ def test_endless_new_heads_that_come_twice_stay_within_the_bytes() -> None:
             data = head(b"GET /%d HTTP/1.1" % number, b"Host: x", b"Cookie: %d" % number)
             request = twice(memo, data)
             assert request is not None
-            assert kept(memo, data, Response(200, b"%d" % number + bytes(200)))
+            assert kept(memo, data, Response(200, Head(b"%d" % number + bytes(200))))
         del request
         held, _ = tracemalloc.get_traced_memory()
     finally:
@@ -258,21 +258,21 @@ def test_one_goes_for_one_that_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     heads = [head(b"GET /%d HTTP/1.1" % number, b"Host: x", b"Cookie: %d" % number) for number in range(6)]
     for data in heads:
         assert twice(memo, data) is not None
-        assert kept(memo, data, Response(200, b"answer"))
+        assert kept(memo, data, Response(200, Head(b"answer")))
     assert list(memo.answers) == heads[2:]
     assert len(memo._sections) == 4
 
 
 def test_an_answer_that_many_share_counts_once(memo: Memo) -> None:
-    shared = Response(200, bytes(400_000))
+    shared = Response(200, Head(bytes(400_000)))
     heads = [head(b"GET / HTTP/1.1", b"Host: x", b"Cookie: %d" % number) for number in range(50)]
     assert all(kept(memo, data, shared) for data in heads)
     assert list(memo.answers) == heads
-    assert not kept(memo, HEAD, Response(200, bytes(600_000)))
+    assert not kept(memo, HEAD, Response(200, Head(bytes(600_000))))
     # Another one of that size pushes all of them out, and then there is room for it.
-    assert kept(memo, HEAD, Response(200, bytes(300_000)))
+    assert kept(memo, HEAD, Response(200, Head(bytes(300_000))))
     assert list(memo.answers) == [HEAD]
-    assert kept(memo, heads[0], Response(200, bytes(100_000)))
+    assert kept(memo, heads[0], Response(200, Head(bytes(100_000))))
 
 
 def test_without_memory_nothing_is_remembered() -> None:
@@ -282,7 +282,7 @@ def test_without_memory_nothing_is_remembered() -> None:
     assert first is not None
     assert second is not None
     assert first.fields is not second.fields
-    assert not kept(memo, HEAD, Response(200, b"answer"))
+    assert not kept(memo, HEAD, Response(200, Head(b"answer")))
 
 
 @settings(deadline=None, max_examples=50)
@@ -290,7 +290,7 @@ def test_without_memory_nothing_is_remembered() -> None:
 def test_the_bytes_that_are_counted_are_those_that_are_held(steps: list[tuple[int, int, bool]]) -> None:
     memo = Memo(9000)
     memo.turn(1)
-    shared = [Response(200, bytes(300 * size)) for size in range(5)]
+    shared = [Response(200, Head(bytes(300 * size))) for size in range(5)]
     seconds = itertools.count(2)
     for number, size, turns in steps:
         data = head(b"GET /%d HTTP/1.1" % number)

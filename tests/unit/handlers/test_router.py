@@ -8,7 +8,7 @@ from pyserver.files.resolve import RootError
 from pyserver.handlers.router import Router, build
 from pyserver.handlers.static import LookAgain, StaticSite
 from pyserver.http.request import Request, parse_head
-from pyserver.http.response import Response
+from pyserver.http.response import Head, Response
 
 
 def ask(host: bytes, target: bytes = b"/") -> Request:
@@ -24,7 +24,7 @@ class Named:
         self.name = name
 
     def respond(self, _request: Request, _keep: bool) -> Response:
-        return Response(200, self.name.encode())
+        return Response(200, Head(self.name.encode()))
 
     def tidy(self) -> list[LookAgain]:
         return []

@@ -101,12 +101,12 @@ def test_a_rule_replaces_what_a_switch_says() -> None:
         security="strict",
         immutable=True,
     )
-    whole = made.lines(b"/a.html").whole
+    whole = bytes(made.lines(b"/a.html").whole)
     assert b"X-Frame-Options" not in whole
     assert (
         whole.count(b"Content-Security-Policy: default-src https:\r\n") == whole.count(b"Content-Security-Policy") == 1
     )
-    assert b"Cache-Control: no-store\r\n" in made.lines(b"/keep-3f2a9c1b.js").whole
+    assert b"Cache-Control: no-store\r\n" in bytes(made.lines(b"/keep-3f2a9c1b.js").whole)
 
 
 def test_a_304_has_all_but_what_describes_the_content() -> None:
@@ -146,21 +146,21 @@ def test_vary_is_one_field(own: str, cors: tuple[str, ...], vary: tuple[bytes, .
 def test_errors_have_what_is_not_about_files() -> None:
     # a rule for files says nothing of an error: an immutable 404 could not be mended
     made = rules(("**", {"Cache-Control": "max-age=9"}), security="strict", cors=("https://a.example",), immutable=True)
-    assert b"Cache-Control" not in made.errors
-    assert b"Vary: Origin\r\n" in made.errors  # T-21
-    assert b"default-src 'self'" in made.errors
-    assert b"style-src 'sha256-" in made.built_in
+    assert b"Cache-Control" not in bytes(made.errors)
+    assert b"Vary: Origin\r\n" in bytes(made.errors)  # T-21
+    assert b"default-src 'self'" in bytes(made.errors)
+    assert b"style-src 'sha256-" in bytes(made.built_in)
     assert made.built_in.count(b"Content-Security-Policy") == 1
-    assert b"X-Frame-Options: DENY\r\n" in made.built_in
+    assert b"X-Frame-Options: DENY\r\n" in bytes(made.built_in)
 
 
 def test_with_cors_others_may_load_what_they_may_read() -> None:
-    assert b"Cross-Origin-Resource-Policy" in rules(security="strict").errors
-    assert b"Cross-Origin-Resource-Policy" not in rules(security="strict", cors=("*",)).errors
+    assert b"Cross-Origin-Resource-Policy" in bytes(rules(security="strict").errors)
+    assert b"Cross-Origin-Resource-Policy" not in bytes(rules(security="strict", cors=("*",)).errors)
 
 
 @pytest.mark.parametrize("value", ["a\r\nb", "a\nb", "\0"])
 def test_a_value_that_is_not_one_line_is_a_mistake(value: str) -> None:
     # T-42: the configuration has refused it
-    with pytest.raises(ValueError, match="cannot have"):
+    with pytest.raises(ValueError, match="cannot be the value"):
         rules(("*", {"X-A": value})).lines(b"/a")

@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyserver.http import multipart, ranges
+from pyserver.http.fields import field_value
 from pyserver.http.ranges import Span
 
-BOUNDARY = b"0123456789abcdef01234567"
+BOUNDARY = field_value(b"0123456789abcdef01234567")
 
 
 def assembled(content: bytes, spans: list[Span], media_type: bytes) -> bytes:
-    parts = multipart.parts(spans, len(content), media_type, BOUNDARY)
+    parts = multipart.parts(spans, len(content), field_value(media_type), BOUNDARY)
     return b"".join(part if isinstance(part, bytes) else content[part[0] : sum(part)] for part in parts)
 
 
@@ -68,7 +69,7 @@ def test_others_read_what_we_wrote(content: bytes, data: st.DataObject) -> None:
 def test_what_a_part_costs_at_most(size: int, data: st.DataObject) -> None:
     first = data.draw(st.integers(0, size - 1))
     end = data.draw(st.integers(first + 1, size))
-    media_type = b"text/html; charset=utf-8"
+    media_type = field_value(b"text/html; charset=utf-8")
     at_most = multipart.part_bytes(size, media_type)
     *heads, last = [
         part for part in multipart.parts([(first, end)] * 2, size, media_type, BOUNDARY) if isinstance(part, bytes)
@@ -81,6 +82,6 @@ def test_what_a_part_costs_at_most(size: int, data: st.DataObject) -> None:
 def test_no_answer_in_parts_is_longer_than_the_whole(size: int, asked: list[tuple[int, int]]) -> None:
     # T-28, nginx 1.29.5: multipart larger than its source
     value = b"bytes=" + b",".join(b"%d-%d" % (first, first + length) for first, length in asked)
-    spans = ranges.resolve(value, size, multipart.part_bytes(size, b"text/css"))
+    spans = ranges.resolve(value, size, multipart.part_bytes(size, field_value(b"text/css")))
     if isinstance(spans, tuple) and len(spans) > 1:
         assert len(assembled(bytes(size), list(spans), b"text/css")) <= size

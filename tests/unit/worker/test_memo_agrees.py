@@ -15,6 +15,7 @@ from tests.unit.worker.conftest import Hall
 
 from pyserver.config import Limits, Proxies, Tracing
 from pyserver.handlers.memo import Memo
+from pyserver.http.response import Head, Response
 from pyserver.ipc.assignment import Origin
 from pyserver.ipc.messages import Drain
 from pyserver.worker import proxies as worker_proxies
@@ -314,7 +315,8 @@ def test_that_test_can_fail(halls: tuple[Hall, Hall]) -> None:
     assert data in with_memo.connections._memo.answers
     assert not without.connections._memo.answers
     (request, answer) = with_memo.connections._memo.answers[data]
-    answer.wire = answer.wire.replace(b"small\n", b"wrong\n")
+    wrong = Response(200, Head(answer.wire.replace(b"small\n", b"wrong\n")), content_bytes=answer.content_bytes)
+    with_memo.connections._memo.answers[data] = (request, wrong)
     assert said(with_memo, data) != said(without, data)
     assert request.path == b"/small.txt"
 

@@ -123,7 +123,7 @@ def test_the_answer_is_of_its_second() -> None:
     assert shedding.answer(head_only=False) is first
     assert b"Retry-After: 2\r\n" in first.wire
     clock.second += 1
-    assert imf_fixdate(clock.second) in shedding.answer(head_only=False).wire
+    assert bytes(imf_fixdate(clock.second)) in shedding.answer(head_only=False).wire
 
 
 def test_the_log_has_one_line_for_many(caplog: pytest.LogCaptureFixture) -> None:

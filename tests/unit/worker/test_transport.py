@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pyserver.files.resolve import OpenFile, Root
-from pyserver.http.response import Response
+from pyserver.http.response import Head, Response
 from pyserver.limits import SENDFILE_BYTES
 from pyserver.worker.transport import SEND, SEND_MORE, Outcome, Outgoing, untaken
 
@@ -65,7 +65,7 @@ def tcp() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def answer(wire: bytes, source: Plain | OpenFile | None = None, offset: int = 0, count: int = 0) -> Response:
-    return Response(200, wire, content_bytes=count, source=source, offset=offset, count=count)
+    return Response(200, Head(wire), content_bytes=count, source=source, offset=offset, count=count)
 
 
 def read_now(client: socket.socket) -> bytes:
@@ -181,7 +181,7 @@ def test_a_file_that_was_overwritten_in_place_goes_no_further(
     ends: tuple[socket.socket, socket.socket], file: Path, content: bytes, more: tuple[bytes | tuple[int, int], ...]
 ) -> None:
     source = opened(file)
-    response = Response(200, HEAD, content_bytes=len(content), source=source, count=len(content), more=more)
+    response = Response(200, Head(HEAD), content_bytes=len(content), source=source, count=len(content), more=more)
     outgoing = Outgoing(response, 0)
     outgoing.advance(ends[0], may_block=True)
     before = outgoing.sent
