@@ -179,20 +179,31 @@ class Segment:
     def inherit(self, fd: int) -> bool:
         """Begin with the totals of an earlier server, whose segment this is; False if it is of another kind."""
         try:
-            with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as mapping:
-                left = array("Q", bytes(mapping)) if len(mapping) % WORD == 0 else array("Q")
+            mapping = mmap.mmap(fd, 0, prot=mmap.PROT_READ)
         except (OSError, ValueError):
             return False
+        with mapping, memoryview(mapping) as octets:
+            if len(octets) % WORD:
+                return False
+            with octets.cast("Q") as words:
+                return self._add_up(words)
+
+    def _add_up(self, left: memoryview) -> bool:
+        """Take the totals of a whole segment, with those of its workers, and its notes."""
         if len(left) < ROWS or (left[HEADER["magic"]], left[HEADER["version"]]) != (MAGIC, VERSION):
             return False
         slots = left[HEADER["slots"]]
         if len(left) != words_for(slots):
             return False
-        words = memoryview(left)
-        rows = [ROWS + slot * ROW_WORDS + ROW_COUNTERS for slot in range(slots)]
-        for row in rows:
-            fold(words, HEADER["fold"], TOTALS, row)
-        self.words[TOTALS:ROWS] = words[TOTALS:ROWS]  # and the notes
+        # Of its megabytes what is looked at, the rest not even read; and beside it room for one row at a time.
+        words = memoryview(array("Q", left[:ROWS].tobytes() + bytes(CELLS * WORD)))
+        for slot in range(slots):
+            at = ROWS + slot * ROW_WORDS + ROW_COUNTERS
+            row = left[at : at + CELLS]
+            if row.tobytes().strip(b"\0"):  # most rows are of nobody
+                words[ROWS:] = row
+                fold(words, HEADER["fold"], TOTALS, ROWS)
+        self.words[TOTALS:ROWS] = words[TOTALS:ROWS]
         for name in ("since", "restarts"):
             self.words[HEADER[name]] = words[HEADER[name]]
         return True
