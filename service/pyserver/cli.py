@@ -8,13 +8,14 @@ Used by: the script `pyserver`, __main__.
 """
 
 import argparse
+import contextlib
 import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, NoReturn
 
 from pyserver import __version__, signals
 from pyserver.config import (
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 # -- the commands --------------------------------------------------------------------------------
 
 
-def serve(given: argparse.Namespace) -> int:
+def serve(given: argparse.Namespace) -> NoReturn:
     """Serve until told to stop."""
     with signals.held_back():
         config = load(given.config, [*given.overrides, *_default_site(given)])
@@ -71,8 +72,16 @@ def serve(given: argparse.Namespace) -> int:
             _complain(f"pyserver: using {config.files[0]}", _INFO)
         from pyserver.master import main as master_main  # noqa: PLC0415  `check` and `status` do without
 
-        gc.enable()
-        return master_main.run(config, enter_worker)
+        code = master_main.run(config, enter_worker)  # which enables the collector
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End this process now: all is given back, and whoever waits for its end waits for no interpreter to tidy up."""
+    with contextlib.suppress(OSError, AttributeError):  # nobody reads it any more, or there is none (`>&-`)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def _default_site(given: argparse.Namespace) -> list[Override]:

@@ -125,7 +125,6 @@ class Master:
             self._closing = undo.pop_all()
 
         self._period = min(TICK_S, notifier.watchdog_period or TICK_S)
-        self._retained = False  # the code of workers is kept
         self._ticked = time.monotonic()
         self._judge_from = 0.0  # monotonic: until then a silent worker proves nothing
         self._failed_starts = 0
@@ -134,12 +133,13 @@ class Master:
 
     def _open(self, undo: contextlib.ExitStack, handed: Handover | None) -> None:
         """Take up all that has to be given back; `undo` knows how, at whatever step this fails."""
-        found: list[Stored] = []
+        self._left: list[Stored] = []  # by an earlier start with systemd: clients who wait, until there is a worker
         listeners = (
-            adopt_or_bind(os.environ, self._config.listen, found) if handed is None else _handed_listeners(handed)
+            adopt_or_bind(os.environ, self._config.listen, self._left) if handed is None else _handed_listeners(handed)
         )
         for listener in listeners:
             undo.callback(listener.close)
+        undo.callback(stored.close, self._left)
         self._listeners = [listener for listener in listeners if listener.name != CONTROL]
         self._open_segment(undo, handed)
         self._words = self._segment.words
@@ -169,7 +169,7 @@ class Master:
             # Registered by the acceptor, as long as a client could be taken.
             self._poll.expect(listener.fileno(), functools.partial(self._on_clients, index))
         if handed is None:
-            stored.take(found, self._segment, self._acceptor, self._origins, self._notifier)
+            stored.inherit(self._left, self._segment, self._notifier)
             self._restarts = self._words[HEADER["restarts"]]
         self._reload = Reload(self._notifier, self._rules.start_within, handed)
         undo.callback(self._reload.forget)
@@ -254,28 +254,31 @@ class Master:
             # Clients have waited for as long as an interpreter takes to start: they come before all else.
             self._acceptor.look_again()
             self._poll.turn()
-        found = sandbox.look(with_landlock=self._config.server.landlock == "auto")
-        self._words[HEADER["protections"]] = found
-        log.info("sandbox %s", sandbox.told(sandbox.by_name(found)))
-        for warning in self._config.warnings:
-            log.warning("%s", warning)
         access = self._config.log.access
         self._segment.note_log("" if access in ("off", "-") else str(Path(access).absolute()))
         if self._handed is None:
             self._segment.note("started", f"version {__version__}, process {os.getpid()}")
         gc.freeze()  # of what a start leaves little is garbage, and who waits for it waits for a collection too
+        gc.enable()
+        self._attend()
+        self._while_workers_start()
         while self._attend():
             self._poll.turn()
         self._stopping.finish()
         log.info("stopped")
         return self._stopping.status or 0
 
-    def _retain(self) -> None:
-        """Keep the code of workers for those that come later; whoever hears that we are ready may replace the files."""
+    def _while_workers_start(self) -> None:
+        """Do what can wait until they are forked, and cannot until we are ready."""
+        # Keep the code of workers for those that come later: whoever hears that we are ready may replace the files.
         from pyserver import retained  # noqa: PLC0415  as late as the rest of it
 
-        self._retained = True
         retained.retain(sys.modules["pyserver"])
+        found = sandbox.look(with_landlock=self._config.server.landlock == "auto")
+        self._words[HEADER["protections"]] = found
+        log.info("sandbox %s", sandbox.told(sandbox.by_name(found)))
+        for warning in self._config.warnings:
+            log.warning("%s", warning)
 
     def _attend(self) -> bool:
         """Between two polls see to all but clients, if it is time or something happened; False when all is done."""
@@ -288,8 +291,6 @@ class Master:
         self._supervise()
         self._succession.clear_replaced()
         self._acceptor.look_again()
-        if self._standing.ready and not self._retained:  # after an execution
-            self._retain()
         self._succession.see_to(now)
         if self._stopping.begun and self._stopping.advance():
             return False
@@ -370,13 +371,14 @@ class Master:
             "worker %d (generation %d) ready after %.2f s", place.slot, place.generation, now - place.spawned_at,
             extra=_fields(WORKER=place.slot),
         )  # fmt: skip
+        if self._left:
+            stored.go_on(self._left, self._acceptor, self._origins, self._notifier)
         workers = self._workers
         if place.generation > 1:
             self._segment.note("replaced", f"worker {place.slot} (generation {place.generation}) ready")
         if workers.coming is not None:
             self._succession.came(place)
         elif not self._standing.ready and all(each.serves for each in workers.of(workers.crew)):
-            self._retain()
             self._standing.tell_ready(now)
             log.log(NOTICE, "ready, %d workers of %d threads", len(self._workers.places), self._config.server.threads)
 
@@ -512,6 +514,7 @@ class Master:
         self._signals.forget()
         self._notifier.close()
         self._acceptor.close()
+        stored.close(self._left)
         self._reload.forget()
         if self._control is not None:
             self._control.close()

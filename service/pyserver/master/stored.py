@@ -2,7 +2,7 @@
 
 Owns:    nothing for longer than a call: what it takes it passes on, what it leaves it closes.
 Never:   waits longer than STORE_WITHIN_S for systemd, leaves more than STORED_MAX connections.
-Used by: master.main (takes), master.stopping (leaves).
+Used by: master.main (inherit, go_on), master.stopping (leave).
 
 A connection is stored under a name that is made of its listener's, see sd.fdstore.
 """
@@ -25,17 +25,34 @@ from pyserver.sd.notify import Notifier
 log = logging.getLogger("pyserver")
 
 
-def take(
-    stored: Sequence[Stored], segment: Segment, acceptor: Acceptor, origins: Sequence[Origin], notifier: Notifier
-) -> None:
-    """Go on with what an earlier start has left with systemd, and leave there what the next one shall have."""
+def inherit(stored: list[Stored], segment: Segment, notifier: Notifier) -> None:
+    """Go on with the totals that an earlier start has left with systemd, and leave there ours; the rest stays."""
+    for one in [one for one in stored if one.name == fdstore.SEGMENT]:
+        segment.inherit(one.descriptor)
+        os.close(one.descriptor)
+        stored.remove(one)
+        notifier.unstore(one.name)
+    notifier.store(fdstore.SEGMENT, [segment.descriptors()[0]])
+
+
+def go_on(stored: list[Stored], acceptor: Acceptor, origins: Sequence[Origin], notifier: Notifier) -> None:
+    """Pass on the connections that an earlier start has left with systemd: there is a worker for them now.
+
+    Until then systemd has them too, for the next start, should this one fail. From now on they may be in the middle of
+    an answer, so it must have none of them: it hears that before a worker gets one. That makes work for PID 1 (of 257:
+    a process for each descriptor), which starting workers did not have to share the processor with.
+    """
+    for name in {one.name for one in stored}:
+        notifier.unstore(name)
+    listeners = {(fdstore.parked_name(each.name), int(each.family)): index for index, each in enumerate(origins)}
     waiting: dict[int, list[int]] = {}  # descriptors, by their listener
     for one in stored:
-        if one.name == fdstore.SEGMENT:
-            segment.inherit(one.descriptor)
+        listener = listeners.get((one.name, _family(one.descriptor)))
+        if listener is None:
             os.close(one.descriptor)
         else:
-            _take_connection(one, origins, waiting)
+            waiting.setdefault(listener, []).append(one.descriptor)
+    stored.clear()
     for listener, descriptors in waiting.items():
         for at in range(0, len(descriptors), BATCH_MAX):
             batch = descriptors[at : at + BATCH_MAX]
@@ -43,23 +60,26 @@ def take(
             acceptor.carry_on(batch, message, counted=False)
     if waiting:
         log.info("%d idle connections of an earlier start go on", sum(map(len, waiting.values())))
-    for name in {one.name for one in stored}:
-        notifier.unstore(name)
-    notifier.store(fdstore.SEGMENT, [segment.descriptors()[0]])
 
 
-def _take_connection(one: Stored, origins: Sequence[Origin], waiting: dict[int, list[int]]) -> None:
+def _family(descriptor: int) -> int:
+    """Return the address family of a socket; of what is none AF_UNSPEC, which no listener has."""
     try:
-        client = socket.socket(fileno=one.descriptor)
+        # With a family, of whatever truth, and a type it is not asked for both and the protocol, thrice a connection.
+        client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=descriptor)
     except OSError:
+        return socket.AF_UNSPEC
+    try:
+        return client.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN)
+    finally:
+        client.detach()
+
+
+def close(stored: list[Stored]) -> None:
+    """Close what was not passed on: in a forked child, and at the end."""
+    for one in stored:
         os.close(one.descriptor)
-        return
-    client.set_inheritable(False)
-    for index, origin in enumerate(origins):
-        if fdstore.parked_name(origin.name) == one.name and origin.family == client.family:
-            waiting.setdefault(index, []).append(client.detach())
-            return
-    client.close()
+    stored.clear()
 
 
 def leave(parked: list[tuple[int, int]], origins: Sequence[Origin], notifier: Notifier) -> None:

@@ -10,6 +10,7 @@ import pytest
 from tests.unit.master.around import Around
 
 from pyserver.ipc.channel import Kind
+from pyserver.ipc.segment import HEADER, Segment
 from pyserver.limits import BATCH_MAX, STORED_BATCH_MAX
 from pyserver.master import stored
 from pyserver.sd import fdstore
@@ -41,27 +42,41 @@ def test_they_go_on_where_their_listener_is(around: Around, caplog: pytest.LogCa
         Stored(name, no_socket),
     ]
     with caplog.at_level(logging.INFO):
-        stored.take(found, around.segment, around.acceptor, around.origins, around.notifier)
+        stored.go_on(found, around.acceptor, around.origins, around.notifier)
+    assert found == []
     assert [(descriptors, message.kind, counted) for descriptors, message, counted in around.acceptor.carried] == [
         ([fitting], Kind.PARKED, False)
     ]
     assert not os.get_inheritable(fitting)
     assert [is_open(each) for each in (of_another, other_family, no_socket)] == [False] * 3
     assert "1 idle connections of an earlier start go on" in caplog.text
-    told = around.told()
-    assert sum("FDSTOREREMOVE=1" in text for text in told) == 2
-    assert fdstore.SEGMENT in told[-1]
-    assert told[-1].endswith(" +1")
+    assert sum("FDSTOREREMOVE=1" in text for text in around.told()) == 2
 
 
 def test_they_go_on_in_batches(around: Around) -> None:
-    found = [Stored(fdstore.parked_name("http"), socket.socket(socket.AF_INET).detach()) for _ in range(BATCH_MAX + 1)]
-    stored.take(found, around.segment, around.acceptor, around.origins, around.notifier)
-    assert [descriptors for descriptors, _, _ in around.acceptor.carried] == [
-        [one.descriptor for one in found[:BATCH_MAX]],
-        [found[BATCH_MAX].descriptor],
-    ]
+    descriptors = [socket.socket(socket.AF_INET).detach() for _ in range(BATCH_MAX + 1)]
+    found = [Stored(fdstore.parked_name("http"), descriptor) for descriptor in descriptors]
+    stored.go_on(found, around.acceptor, around.origins, around.notifier)
+    assert [carried for carried, _, _ in around.acceptor.carried] == [descriptors[:BATCH_MAX], descriptors[BATCH_MAX:]]
     assert [message.carried for _, message, _ in around.acceptor.carried] == [BATCH_MAX, 1]
+
+
+def test_totals_go_on_and_clients_stay_where_they_are_until_there_is_a_worker(around: Around) -> None:
+    earlier = Segment.create(1, 1)
+    earlier.words[HEADER["restarts"]] = 7
+    segment, client = os.dup(earlier.descriptors()[0]), socket.socket(socket.AF_INET).detach()
+    found = [Stored(fdstore.SEGMENT, segment), Stored(fdstore.parked_name("http"), client)]
+    stored.inherit(found, around.segment, around.notifier)
+    assert around.segment.words[HEADER["restarts"]] == 7
+    assert found == [Stored(fdstore.parked_name("http"), client)]
+    told = around.told()
+    assert told == [f"FDSTOREREMOVE=1\nFDNAME={fdstore.SEGMENT}", f"FDSTORE=1\nFDNAME={fdstore.SEGMENT} +1"]
+    assert around.acceptor.carried == []
+    stored.close(found)
+    assert found == []
+    assert not is_open(segment)
+    assert not is_open(client)
+    earlier.close()
 
 
 def test_they_are_left_in_batches_under_the_name_of_their_listener(around: Around) -> None:
