@@ -13,7 +13,6 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -143,8 +142,8 @@ def _walk(site: Site) -> int:
     )
     pages = {page.encode() for page in (site.fallback, *site.errors.values()) if page}
     # An alias for what lies there anyway, as others' configurations have it, hides nothing.
-    hiding = replace(
-        site, aliases=tuple(each for each in site.aliases if not _is_same(site.root + each.path, each.root))
+    hiding = site.replaced(
+        aliases=tuple(each for each in site.aliases if not _is_same(site.root + each.path, each.root))
     )
     files = 0
     for alias in (*sorted(site.aliases, key=lambda alias: -len(alias.path)), Alias("/", site.root)):

@@ -9,10 +9,10 @@ Used by: config.kinds; master (binds).
 import ipaddress
 import os
 import socket
-from dataclasses import dataclass
 from typing import Final
 
 from pyserver.config.errors import Refused, literal
+from pyserver.config.record import Record
 
 # unix(7): sun_path has 108 bytes, the last one is NUL.
 UNIX_PATH_MAX_BYTES: Final = 107
@@ -20,8 +20,7 @@ UNIX_PATH_MAX_BYTES: Final = 107
 _ANY_KIND: Final = 'write "127.0.0.1:8080", "[::1]:8080" or "unix:/run/pyserver/http.sock"'
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(Record):
     """Host and port, or the path of a UNIX socket."""
 
     family: socket.AddressFamily

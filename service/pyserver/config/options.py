@@ -6,8 +6,7 @@ Used by: config.reading, cli (help texts), docs/generate.py; master and worker h
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, cast
 
 from pyserver.config.address import Address
@@ -28,6 +27,7 @@ from pyserver.config.kinds import (
     UNITS,
     Kind,
 )
+from pyserver.config.record import MISSING, Field, Record
 from pyserver.config.sitekinds import (
     FIELDS,
     FLAG,
@@ -51,19 +51,13 @@ _T = TypeVar("_T")
 
 def _option(kind: Kind, text: str, *, default: _T, bounds: Bounds | None = None, unit: str = "", key: str = "") -> _T:
     row = {"kind": kind, "text": text, "default": default, "bounds": bounds, "unit": unit, "key": key}
-    if isinstance(default, dict):
-        return field(default_factory=cast("Callable[[], _T]", default.copy), metadata=row)
-    return field(default=default, metadata=row)
+    return cast("_T", Field(default, row))
 
 
 _REQUIRED: Final[Any] = MISSING
 
 
-# ruff: noqa: RUF009  the classes below are the table and _option() is a row of it, called once
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
+class Server(Record):
     """Processes, threads, and the queue between them."""
 
     workers: int | Literal["auto"] = _option(
@@ -134,8 +128,7 @@ class Server:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(Record):
     """What one client may take, and what a worker keeps in memory."""
 
     head_deadline: float = _option(
@@ -238,8 +231,7 @@ class Limits:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Clients:
+class Clients(Record):
     """What one client may take: an IPv4 address, or the /64 of an IPv6 address; 0: as much as it likes."""
 
     connections: int = _option(
@@ -294,8 +286,7 @@ class Clients:
         return bool(self.connections or self.connection_rate or self.request_rate)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proxies:
+class Proxies(Record):
     """Who speaks for others: proxies in front of this server, and how they say who their client is."""
 
     trusted: tuple[str, ...] = _option(
@@ -310,8 +301,7 @@ class Proxies:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Log:
+class Log(Record):
     """What is written down of each request."""
 
     access: str = _option(
@@ -340,8 +330,7 @@ class Log:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tracing:
+class Tracing(Record):
     """What tells one request from another, and where its time went."""
 
     request_id: bool = _option(
@@ -361,8 +350,7 @@ class Tracing:
         return self.request_id or self.server_timing
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listen:
+class Listen(Record):
     """An address to listen on; not used where systemd hands over its listeners (pyserver.socket)."""
 
     address: Address = _option(
@@ -372,8 +360,7 @@ class Listen:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Alias:
+class Alias(Record):
     """A path of the site whose files lie in another folder; of several the longest is taken."""
 
     path: str = _option(
@@ -388,8 +375,7 @@ class Alias:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Redirect:
+class Redirect(Record):
     """A page that moved; of several the first that fits is taken, also where there is a file."""
 
     source: str = _option(
@@ -410,8 +396,7 @@ class Redirect:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class FieldRule:
+class FieldRule(Record):
     """Fields to send with some paths; of several that set the same field the last one counts."""
 
     match: str = _option(
@@ -426,8 +411,7 @@ class FieldRule:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
+class Site(Record):
     """A tree of files to serve, to those who ask for one of its hosts."""
 
     root: str = _option(
@@ -505,7 +489,7 @@ class Site:
     fields: tuple[FieldRule, ...] = ()
 
 
-TABLES: Final[Mapping[str, type]] = {
+TABLES: Final[Mapping[str, type[Record]]] = {
     "server": Server,
     "limits": Limits,
     "clients": Clients,
@@ -513,7 +497,7 @@ TABLES: Final[Mapping[str, type]] = {
     "log": Log,
     "tracing": Tracing,
 }
-LISTS: Final[Mapping[str, type]] = {
+LISTS: Final[Mapping[str, type[Record]]] = {
     "listen": Listen,
     "site": Site,
     # Lists in each site, and below them what of Site they become.
@@ -582,11 +566,11 @@ class Option(NamedTuple):
         return taken
 
 
-def _rows(table: str, part: type) -> Iterator[Option]:
-    for attribute in fields(part):
-        if attribute.metadata:
-            row = dict(attribute.metadata)
-            yield Option(f"{table}.{row.pop('key') or attribute.name}", attribute.name, **row)
+def _rows(table: str, part: type[Record]) -> Iterator[Option]:
+    for attribute, field in part.FIELDS.items():
+        if field.about:
+            row = dict(field.about)
+            yield Option(f"{table}.{row.pop('key') or attribute}", attribute, **row)
 
 
 OPTIONS: Final[Mapping[str, Option]] = {
@@ -602,8 +586,7 @@ def options_of(table: str) -> dict[str, Option]:
 DEFAULT_LISTEN: Final = (Address.parse("127.0.0.1:8080"),)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
+class Config(Record):
     """The whole configuration: checked, and never changed again."""
 
     sites: tuple[Site, ...]

@@ -10,7 +10,6 @@ import difflib
 import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -32,12 +31,12 @@ class Override(NamedTuple):
     value: str
 
 
-@dataclass(slots=True)
 class Settings:
     """What the sources said, the later ones over the earlier."""
 
-    values: dict[str, Setting] = field(default_factory=dict)  # "server.workers" -> its setting
-    lists: dict[str, list[Item]] = field(default_factory=dict)  # "site" -> its tables
+    def __init__(self) -> None:
+        self.values: dict[str, Setting] = {}  # "server.workers" -> its setting
+        self.lists: dict[str, list[Item]] = {}  # "site" -> its tables
 
 
 def load(path: str | None = None, overrides: Sequence[Override] = (), *, default_file: str = DEFAULT_FILE) -> Config:
@@ -71,7 +70,7 @@ def _build(settings: Settings, files: Sequence[Source]) -> Config:
     if log is not None:
         system.check_log(log)
     _check_proxies(settings)
-    tables = {table: rows(**_values_of(table, settings)) for table, rows in TABLES.items()}
+    tables: dict[str, Any] = {table: rows(**_values_of(table, settings)) for table, rows in TABLES.items()}
     return Config(
         **tables,
         listen=_listen(settings),

@@ -11,18 +11,17 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from pyserver.config.errors import ConfigError, place, strerror, whoever_we_are
+from pyserver.config.record import Record
 from pyserver.limits import CONFIG_MAX_BYTES, KIB
 
 Keys: TypeAlias = tuple[str | int, ...]  # the way to a value: ("server", "workers"), ("site", 0, "root")
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Record):
     """A file, or one option of the command line."""
 
     name: str

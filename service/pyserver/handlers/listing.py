@@ -17,7 +17,6 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
 from typing import Final, NamedTuple
@@ -49,15 +48,17 @@ class Wish(NamedTuple):
     as_json: bool
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class Listing:
     """A listing that is ready to be sent, and as the source of answers held by them until they are."""
 
-    media_type: bytes
-    fields: Lines  # that go with it
-    content: bytes
-    digest: bytes  # of both
-    fd: int = -1  # all of it is in memory
+    __slots__ = ("__weakref__", "content", "digest", "fd", "fields", "media_type")
+
+    def __init__(self, media_type: bytes, fields: Lines, content: bytes, digest: bytes) -> None:
+        self.media_type = media_type
+        self.fields = fields  # the field lines that go with it
+        self.content = content
+        self.digest = digest  # of both
+        self.fd = -1  # all of it is in memory
 
 
 def wish(request: Request) -> Wish:

@@ -8,7 +8,6 @@ Used by: master.main; master.workers, master.succession, master.stopping (the st
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Literal, NamedTuple
 
@@ -60,20 +59,33 @@ def step(state: State, event: Event) -> State:
         raise RuntimeError(f"{event} while {state.name}") from None
 
 
-@dataclass(slots=True)
 class Place:
     """One worker slot, as the policy sees it."""
 
-    slot: int
-    state: State = State.EMPTY
-    generation: int = 0  # of the worker that is, or was last, here
-    since: float = 0.0  # when the present state began
-    spawned_at: float = 0.0
-    beat: float = 0.0  # the worker's last sign of life, by the segment; 0: none yet
-    early_deaths: int = 0  # in a row
-    not_before: float = 0.0  # the throttle: no spawn until then
-    crew: int = 1  # the workers of one configuration: each reload has its own
-    drain_by: float = 0.0  # of a worker that a reload has replaced: when it shall have gone
+    def __init__(
+        self,
+        slot: int,
+        state: State = State.EMPTY,
+        *,
+        generation: int = 0,
+        since: float = 0.0,
+        spawned_at: float = 0.0,
+        beat: float = 0.0,
+        early_deaths: int = 0,
+        not_before: float = 0.0,
+        crew: int = 1,
+        drain_by: float = 0.0,
+    ) -> None:
+        self.slot = slot
+        self.state = state
+        self.generation = generation  # of the worker that is, or was last, here
+        self.since = since  # when the present state began
+        self.spawned_at = spawned_at
+        self.beat = beat  # the worker's last sign of life, by the segment; 0: none yet
+        self.early_deaths = early_deaths  # in a row
+        self.not_before = not_before  # the throttle: no spawn until then
+        self.crew = crew  # the workers of one configuration: each reload has its own
+        self.drain_by = drain_by  # of a worker that a reload has replaced: when it shall have gone
 
     def happened(self, event: Event, now: float) -> None:
         """Move to the next state."""

@@ -1,7 +1,6 @@
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import fields
 
 import pytest
 
@@ -39,10 +38,10 @@ def test_bounds_are_part_of_what_they_bound(option: Option) -> None:
 
 
 def test_the_table_and_the_classes_are_one() -> None:
-    rows = [f"{table}.{row.name}" for table, part in (*TABLES.items(), *LISTS.items()) for row in fields(part)]
+    rows = [f"{table}.{name}" for table, part in (*TABLES.items(), *LISTS.items()) for name in part.FIELDS]
     lists = [f"site.{attribute}" for attribute in IN_SITE.values()]
     assert [f"{option.table}.{option.attribute}" for option in OPTIONS.values()] == [n for n in rows if n not in lists]
-    assert {row.name for row in fields(Config)} == {*TABLES, "listen", "sites", "files", "warnings"}
+    assert {*Config.FIELDS} == {*TABLES, "listen", "sites", "files", "warnings"}
     assert {f"site.{key}" for key in IN_SITE} == {name for name in LISTS if "." in name}
 
 

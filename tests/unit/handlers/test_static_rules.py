@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,7 +54,7 @@ def settings(folder: Path) -> Site:
 
 
 def visit(settings: Site, **changed: object) -> Visitor:
-    return Visitor(Path(settings.root), settings=replace(settings, **changed))  # type: ignore[arg-type]
+    return Visitor(Path(settings.root), settings=settings.replaced(**changed))
 
 
 def every_look(visitor: Visitor) -> Iterator[Visitor]:

@@ -2,7 +2,6 @@ import gzip
 import os
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -579,7 +578,7 @@ def test_many_different_fields_leave_little_behind(visitor: Visitor) -> None:
 
 
 def test_aliases_and_rules_hold_for_variants_too(folder: Path) -> None:
-    settings = replace(Site(str(folder)), immutable=True, cors=("https://a.example",))
+    settings = Site(str(folder)).replaced(immutable=True, cors=("https://a.example",))
     (folder / "app.0123abcd.js").write_bytes(TEXT)
     visitor = Visitor(folder, settings)
     answer = visitor.made(b"/app.0123abcd.js", GZIP)
