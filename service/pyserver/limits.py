@@ -143,6 +143,10 @@ MUTEX_PATIENCE_MASTER_S: Final = 0.2
 MUTEX_RECOVERY_S: Final = 0.1
 MEND_AGAIN_S: Final = 0.5
 
+# The stand-in that accepts while the master executes itself answers within microseconds when it is relieved. Whoever
+# does not has stopped (SIGSTOP); clients wait meanwhile. Enforced by master.standin.
+STAND_IN_WITHIN_S: Final = 1.0
+
 # What takes its time to come or to be taken is shown to others after so long, at the end of a round: most have gone by
 # then, and a row costs two microseconds. What needs a thread is shown at once. Enforced by worker.connection.
 SHOWN_AFTER_S: Final = 0.02

@@ -36,6 +36,9 @@ _SATURATED: Final = HEADER["saturated"]
 _SENT: Final = ROW["sent"]
 _RECEIVED: Final = ROW["received"]
 
+# More than anybody passes on while an interpreter starts, and far from what would not fit into a word.
+_SENT_MEANWHILE_MAX: Final = 1 << 32
+
 
 class Queue:
     """The accounting, as the process that made or inherited it sees it."""
@@ -74,9 +77,7 @@ class Queue:
         except (OSError, posix_ipc.Error) as error:
             raise SegmentError(f"cannot open the semaphores of {segment.name}: {error}") from error
         queue = cls(segment, made, capacity)
-        for slot, count in sent.items():
-            queue._sent[slot] = count
-        queue._in_hand = in_hand
+        queue.go_on(sent, in_hand)
         return queue
 
     @classmethod
@@ -213,6 +214,34 @@ class Queue:
             return True
         return False
 
+    def go_on(self, sent: dict[int, int], in_hand: int) -> None:
+        """As the master, know what another life of it or a stand-in has done."""
+        for slot, count in sent.items():
+            self._sent[slot] = count
+        self._in_hand = in_hand
+
+    def go_on_from_words(self) -> None:
+        """The same after one who acted as the master and died with what it knew: its last words are in the segment.
+
+        Where it died between publish() and the sending, the row claims more than its channel got, a message at most.
+        That is set right with the rest of the row when the slot's worker ends. mend_after_acting() is to follow.
+        """
+        for slot, before in enumerate(self._sent):
+            said = self._words[self._segment.row(slot) + _SENT]
+            self._sent[slot] = said if before <= said <= before + _SENT_MEANWHILE_MAX else before  # T-61
+
+    def mend_after_acting(self, living: list[int]) -> None:
+        """After the death of one who acted as the master: free the mutex, set both semaphores right. Raises Stuck."""
+        at = HEADER["queue_mutex_state"]
+        # Its cells are ours: what they said at its death may be gone.
+        self._words[at] = semaphores.State.HELD
+        self._mutex.recover(at, [self._segment.row(each, "queue_mutex_state") for each in living])
+        with self._mutex:
+            for slot in range(self._segment.slots):
+                self._send(slot, 0)
+            self._hold(0)
+            self._settle()
+
     def mend(self, slot: int, first_waiting: int | None, living: list[int]) -> bool:
         """After the death of a slot's worker: free its mutexes, settle its ledger row, set both semaphores right.
 
@@ -226,12 +255,17 @@ class Queue:
             taken = self._sent[slot] if first_waiting is None else first_waiting
             amiss = words[row + _RECEIVED] != taken
             words[row + _RECEIVED] = taken
-            waiting = min(sum(self.waiting(each) for each in range(self._segment.slots)), self._capacity)
-            room = max(0, self._capacity - waiting - self._in_hand)
-            amiss |= (self._filled.value, self._empty.value) != (waiting, room)
-            set_value(self._filled, waiting)
-            set_value(self._empty, room)
+            amiss |= self._settle()
         return held or amiss
+
+    def _settle(self) -> bool:
+        """Bring both semaphores to what the ledger says, under the mutex; tell whether they were elsewhere."""
+        waiting = min(sum(self.waiting(each) for each in range(self._segment.slots)), self._capacity)
+        room = max(0, self._capacity - waiting - self._in_hand)
+        amiss = (self._filled.value, self._empty.value) != (waiting, room)
+        set_value(self._filled, waiting)
+        set_value(self._empty, room)
+        return amiss
 
     def fold(self, slot: int) -> None:
         """Add a dead worker's counters to the totals."""

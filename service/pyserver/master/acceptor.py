@@ -84,6 +84,16 @@ class Acceptor:
 
     # -- what the main loop calls ------------------------------------------------------------
 
+    def move(self, poll: select.epoll) -> None:
+        """Go on with another poll set: in a forked child, whose parent's this would change."""
+        self._poll, self._polling = poll, False
+        self.look_again()
+
+    @property
+    def polling(self) -> bool:
+        """Whether the listeners are polled: a client could be taken, and nothing is in our hands."""
+        return self._polling
+
     def accept(self, listener: int) -> bool:
         """Take what waits at a listener, a bounded amount at a time, and pass it on; tell whether more may wait."""
         if not self._listeners:  # finish() came in the same round of events as this client

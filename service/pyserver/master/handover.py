@@ -25,7 +25,7 @@ REHEARSAL: Final = "PYSERVER_REHEARSAL"
 
 # Everything that two versions must agree upon to share a segment, channels and this document.
 LAYOUT: Final[list[Any]] = [
-    1,  # of the document: more by one whenever a field changes its meaning
+    2,  # of the document: more by one whenever a field changes its meaning
     [segment.VERSION, list(segment.HEADER), list(segment.ROW), [counter.name for counter in COUNTERS]],
     [BUCKETS, [histogram.name for histogram in HISTOGRAMS]],
     [activity.THREAD_WORDS, activity.REQUEST_WORDS, activity.WORDS, notes.WORDS],
@@ -73,6 +73,13 @@ class HandedConnections(NamedTuple):
     counted: bool  # room in the queue is taken for them
 
 
+class HandedStandIn(NamedTuple):
+    """The process that accepts meanwhile (master.standin)."""
+
+    pid: int
+    way: int  # the descriptor to relieve it by
+
+
 class Handover(NamedTuple):
     """All of it."""
 
@@ -102,6 +109,7 @@ class Handover(NamedTuple):
     waiting: list[int]  # who asked for this reload
     waiting_next: list[int]  # who asked for one since
     again: bool  # whether there shall be another
+    stand_in: HandedStandIn | None = None
 
     def claim(self) -> None:
         """Make every descriptor close-on-exec again."""
@@ -118,6 +126,8 @@ class Handover(NamedTuple):
             found += [place.master_end, place.worker_end]
         for each in self.connections:
             found += each.descriptors
+        if self.stand_in is not None:
+            found.append(self.stand_in.way)
         return found
 
 
@@ -130,6 +140,7 @@ def write(handover: Handover) -> int:
         "control": None if handover.control is None else handover.control._asdict(),
         "places": [each._asdict() for each in handover.places],
         "connections": [each._asdict() for each in handover.connections],
+        "stand_in": None if handover.stand_in is None else handover.stand_in._asdict(),
     }
     descriptor = os.memfd_create("pyserver-handover", os.MFD_CLOEXEC)
     with os.fdopen(descriptor, "wb", closefd=False) as file:
@@ -153,7 +164,7 @@ def understood(document: dict[str, Any]) -> Handover:
     if document.pop("layout", None) != LAYOUT:
         version = document.get("version")
         raise Foreign(f"version {version} has other things in shared memory than {__version__}: that takes a restart")
-    control = document["control"]
+    control, stand_in = document["control"], document["stand_in"]
     return Handover(
         **{
             **document,
@@ -162,6 +173,7 @@ def understood(document: dict[str, Any]) -> Handover:
             "places": [HandedPlace(**each) for each in document["places"]],
             "connections": [HandedConnections(**each) for each in document["connections"]],
             "owed": [(slot, kind) for slot, kind in document["owed"]],
+            "stand_in": None if stand_in is None else HandedStandIn(**stand_in),
         }
     )
 

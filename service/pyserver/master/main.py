@@ -39,7 +39,7 @@ from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import HEADER, Segment, SegmentError
 from pyserver.ipc.semaphores import Stuck
 from pyserver.limits import INTERRUPT_GRACE_S, SLOTS_MAX, START_TRIES, TICK_S
-from pyserver.master import children, handover, stored
+from pyserver.master import children, handover, standin, stored
 from pyserver.master.acceptor import Acceptor
 from pyserver.master.handover import HandedConnections, HandedListener, Handover
 from pyserver.master.listeners import CONTROL, Listener, ListenError, adopt_or_bind
@@ -50,7 +50,7 @@ from pyserver.master.standing import Standing
 from pyserver.master.stopping import Stopping
 from pyserver.master.succession import Succession
 from pyserver.master.supervisor import Place, Rules, State, decide, fresh, rest
-from pyserver.master.workers import Workers
+from pyserver.master.workers import ACTING, Workers
 from pyserver.sd import journal
 from pyserver.sd.fdstore import Stored
 from pyserver.sd.journal import NOTICE
@@ -81,6 +81,8 @@ def run(config: Config, enter_worker: EnterWorker) -> int:
     _raise_descriptor_limit()
     notifier = Notifier(os.environ)
     try:
+        # Nobody accepts from here on until we do.
+        handed = None if handed is None else standin.relieve(handed)
         master = Master(config, enter_worker, notifier, handed)
     except (ListenError, SegmentError) as error:
         return _cannot_start(str(error), notifier)
@@ -191,6 +193,8 @@ class Master:
             undo.callback(self._segment.close)
             sent = {place.slot: place.sent for place in handed.places}
             self._queue = Queue.adopt(self._segment, handed.capacity, sent, handed.in_hand)
+            if ACTING in handed.unmended:
+                self._queue.go_on_from_words()
         undo.callback(self._queue.close)
 
     def _arrange(self) -> None:
@@ -220,6 +224,8 @@ class Master:
             self._poll,
             threads=server.threads,
             hand_over=self._hand_over,
+            stand_in=self._stand_in,
+            go_on=self._go_on_after_stand_in,
             obey=self._on_signals,
             hear=self._on_report,
         )
@@ -510,16 +516,10 @@ class Master:
 
     def _become_worker(self, slot: int) -> int:
         """In the forked child: let go of what is the master's, and be a worker."""
-        self._poll.close()
-        self._signals.forget()
-        self._notifier.close()
+        self._let_go()
         self._acceptor.close()
         stored.close(self._left)
-        self._reload.forget()
-        if self._control is not None:
-            self._control.close()
         self._workers.let_go_but(slot)
-        self._stopping.forget()
         place = self._workers.places[slot]
         return self._enter_worker(
             Assignment(
@@ -534,7 +534,24 @@ class Master:
             )
         )
 
+    def _let_go(self) -> None:
+        """In a forked child: close what the master alone has a use for."""
+        self._poll.close()
+        self._signals.forget()
+        self._notifier.close()
+        self._reload.forget()
+        if self._control is not None:
+            self._control.close()
+        self._stopping.forget()
+
     # -- from one life of this process to the next ----------------------------------------------------
+
+    def _stand_in(self, way: socket.socket) -> int:
+        """In the forked child: let go of all but what accepting takes, and do that."""
+        setproctitle.setproctitle(f"{self._config.title}: stand-in")
+        self._let_go()
+        self._workers.let_go()
+        return standin.serve(way, self._acceptor, self._queue, self._listeners, list(self._workers.places))
 
     def _hand_over(self) -> Handover:
         """Return all that the next life of this process has to know."""
@@ -580,14 +597,26 @@ class Master:
         workers.unmended, workers.replaced = handed.unmended, handed.replaced
         for each in handed.places:
             workers.take_up(each)
-        for carried in handed.connections:
-            message = Message(Kind(carried.kind), 0, carried.listener, len(carried.descriptors), 0, carried.stamp_ns)
-            self._acceptor.carry_on(carried.descriptors, message, counted=carried.counted)
+        self._carry_on(handed)
         bound = any(not listener.adopted for listener in self._listeners)
         if bound and handed.listen != [address.text for address in self._config.listen]:
             log.warning("the addresses to listen on have changed: that takes a restart")
         log.info("version %s follows version %s, its workers start", __version__, handed.version)
         self._succession.enlist(self._config.worker_count())
+
+    def _go_on_after_stand_in(self, handed: Handover) -> None:
+        """Go on in the same life, where the next was not to be."""
+        self._queue.go_on({place.slot: place.sent for place in handed.places}, handed.in_hand)
+        self._workers.unmended = handed.unmended
+        if ACTING in handed.unmended:
+            self._queue.go_on_from_words()
+        self._acceptor.pauses, self._acceptor.saturations = handed.pauses, handed.saturations
+        self._carry_on(handed)
+
+    def _carry_on(self, handed: Handover) -> None:
+        for carried in handed.connections:
+            message = Message(Kind(carried.kind), 0, carried.listener, len(carried.descriptors), 0, carried.stamp_ns)
+            self._acceptor.carry_on(carried.descriptors, message, counted=carried.counted)
 
 
 def _handed_listeners(handed: Handover) -> list[Listener]:

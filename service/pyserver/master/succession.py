@@ -14,6 +14,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Sequence
 
@@ -23,7 +24,7 @@ from pyserver.ipc.channel import Channel, Drain, Garbled, Gone, Kind, Message
 from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import HEADER, Segment
 from pyserver.limits import REPLACED_DRAIN_S, START_TRIES
-from pyserver.master import handover
+from pyserver.master import handover, standin
 from pyserver.master.acceptor import Acceptor
 from pyserver.master.handover import Handover
 from pyserver.master.pollset import PollSet
@@ -55,6 +56,8 @@ class Succession:
         *,
         threads: int,
         hand_over: Callable[[], Handover],
+        stand_in: Callable[[socket.socket], int],
+        go_on: Callable[[Handover], object],
         obey: Callable[[], object],
         hear: Callable[[int], bool],
     ) -> None:
@@ -71,6 +74,8 @@ class Succession:
         self._poll = poll
         self._threads = threads  # of a worker
         self._hand_over = hand_over  # returns all that the next life of this process has to know
+        self._stand_in = stand_in  # in a forked child, accepts meanwhile
+        self._go_on = go_on  # takes up what a stand-in has changed of what was handed over
         self._obey = obey  # takes the signals that wait
         self._hear = hear  # reads a report of a worker; False if there is none
         self._failed_coming = 0  # workers of a coming crew that died before they were ready
@@ -130,13 +135,18 @@ class Succession:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signals.ORDERS)
         self._obey()
         if not self._stopping.begun:
-            document = -1
+            document, handed = -1, None
             try:
                 handed = self._hand_over()
+                if self._acceptor.polling:
+                    # From here on the queue is in the hands of the stand-in, until it is relieved.
+                    handed = handed._replace(stand_in=standin.start(self._stand_in))
                 document = handover.write(handed)
                 environ = {**os.environ, **self._notifier.environment(), handover.VARIABLE: str(document)}
                 handover.execute([*handed.descriptors(), document], environ)
             except OSError as error:
+                if handed is not None and handed.stand_in is not None:
+                    self._go_on(standin.relieve(handed))
                 self._failed(f"cannot execute {handover.command()[0]}: {error.strerror}")
             finally:
                 if document >= 0:

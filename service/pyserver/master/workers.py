@@ -34,6 +34,9 @@ from pyserver.master.supervisor import Event, Place, State, silent_for
 
 log = logging.getLogger("pyserver")
 
+# Among the slots that are not mended after: the one who acted as the master, who moved all of them (master.standin).
+ACTING: Final = -1
+
 _OPEN: Final = index_of("connections_open")
 _NS: Final = 1_000_000_000
 
@@ -165,6 +168,10 @@ class Workers:
             channel.master_end.close()
             if each != slot:
                 channel.worker_end.close()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """In a forked child: watch over nobody."""
         for child in self._children.values():
             os.close(child.pidfd)
 
@@ -255,7 +262,7 @@ class Workers:
         while self.unmended and now >= self._mend_at:
             slot = self.unmended.pop(0)
             if self._mend(slot):
-                if not self.followed(self.places[slot]):
+                if slot != ACTING and not self.followed(self.places[slot]):
                     self.replaced.append(slot)
             else:
                 self.unmended.append(slot)  # perhaps it is another of the dead that holds
@@ -265,9 +272,13 @@ class Workers:
         """Set right what a dead worker may have left half done in memory that we share; tell whether it could be."""
         living = [place.slot for place in self.places.values() if place.runs]
         try:
+            if slot == ACTING:
+                self._queue.mend_after_acting(living)
+                return True
             amiss = self._queue.mend(slot, self.channels[slot].worker_end.first_number(), living)
         except Stuck as error:
-            log.error("cannot mend the queue after worker %d yet: %s", slot, error)  # noqa: TRY400
+            who = "the stand-in" if slot == ACTING else f"worker {slot}"
+            log.error("cannot mend the queue after %s yet: %s", who, error)  # noqa: TRY400
             return False
         self._queue.fold(slot)
         if amiss:

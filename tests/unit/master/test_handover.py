@@ -9,7 +9,14 @@ import pytest
 from tests.unit.processes import run_forked
 
 from pyserver.master import handover
-from pyserver.master.handover import Foreign, HandedConnections, HandedListener, HandedPlace, Handover
+from pyserver.master.handover import (
+    Foreign,
+    HandedConnections,
+    HandedListener,
+    HandedPlace,
+    HandedStandIn,
+    Handover,
+)
 
 PLACE = HandedPlace(
     slot=3, crew=2, state=2, generation=7, since=1.5, spawned_at=1.25, early_deaths=1, not_before=0.0, drain_by=9.0,
@@ -40,10 +47,11 @@ ALL = Handover(
     waiting=[40],
     waiting_next=[41, 42],
     again=True,
+    stand_in=HandedStandIn(4712, 50),
 )
 
 
-@pytest.mark.parametrize("handed", [ALL, ALL._replace(control=None, connections=[], owed=[])])
+@pytest.mark.parametrize("handed", [ALL, ALL._replace(control=None, connections=[], owed=[], stand_in=None)])
 def test_what_is_written_is_received(handed: Handover) -> None:
     environ = {handover.VARIABLE: str(handover.write(handed)), "HOME": "/"}
     assert handover.receive(environ) == handed
@@ -55,7 +63,7 @@ def test_nothing_is_handed_over_at_a_start() -> None:
 
 
 def test_every_descriptor_is_among_them() -> None:
-    assert sorted(ALL.descriptors()) == [3, 4, 5, 6, 7, 20, 21, 30, 31, 40, 41, 42]
+    assert sorted(ALL.descriptors()) == [3, 4, 5, 6, 7, 20, 21, 30, 31, 40, 41, 42, 50]
 
 
 def test_another_layout_is_refused_with_one_line() -> None:

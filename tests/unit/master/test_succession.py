@@ -12,6 +12,7 @@ from tests.unit.master.around import SLOTS, Around
 from pyserver.ipc.channel import Drain, Kind, Message
 from pyserver.ipc.segment import HEADER
 from pyserver.limits import START_TRIES
+from pyserver.master import standin
 from pyserver.master.handover import Handover
 from pyserver.master.stopping import Stopping
 from pyserver.master.succession import Succession
@@ -23,6 +24,7 @@ class Changing(Around):
 
     def __init__(self, opened: ExitStack) -> None:
         super().__init__(opened)
+        self.gone_on: list[Handover] = []
         self.stopping = Stopping(
             2.0,
             self.segment,
@@ -47,6 +49,8 @@ class Changing(Around):
             self.poll,
             threads=4,
             hand_over=self.hand_over,
+            stand_in=self.stand_in,
+            go_on=self.gone_on.append,
             obey=list,
             hear=self.hear,
         )
@@ -75,6 +79,9 @@ class Changing(Around):
             listen=[],
             **self.reload.handed(),  # type: ignore[arg-type]
         )
+
+    def stand_in(self, way: socket.socket) -> int:
+        return standin.serve(way, self.acceptor, self.queue, self.listeners, list(self.workers.places))
 
     def hear(self, slot: int) -> bool:
         received = self.workers.channels[slot].master_end.receive()

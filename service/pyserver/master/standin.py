@@ -1,0 +1,151 @@
+"""Who accepts while the master executes itself: a child that has the same listeners, channels, queue and segment.
+
+Owns:    that process, from its fork to its end, and the way on which it hands back.
+Never:   outlives the master: the end of the way is its end. Speaks to systemd, to an administrator or to workers, mends
+         or reaps: all that waits for the master. Lets two accept at a time, or two move the queue's ledger.
+Fails:   never: where it cannot be had, clients wait in the kernel. One that dies or stops costs who was in its hands.
+Used by: master.succession (starts it; has it relieved where execve(2) fails), master.main (is it; relieves it).
+
+It stops accepting for good as soon as it cannot pass on at once: no room in the queue or in a channel, no descriptor, a
+mutex that a worker died with. Then it is as it was without it.
+
+    master     one byte                        hand back what you have, and go
+    stand-in   an _Account, with descriptors   or nothing, if it was killed
+"""
+
+import json
+import logging
+import os
+import select
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+from pyserver.ipc.queue import Queue
+from pyserver.limits import BATCH_MAX, KIB, STAND_IN_WITHIN_S
+from pyserver.master import children
+from pyserver.master.acceptor import Acceptor
+from pyserver.master.handover import HandedConnections, HandedStandIn, Handover
+from pyserver.master.listeners import Listener
+from pyserver.master.workers import ACTING
+
+log = logging.getLogger("pyserver")
+
+_ORDER: Final = b"!"
+_ACCOUNT_MAX_BYTES: Final = 64 * KIB
+
+
+class _Account(NamedTuple):
+    """What it hands back, beside the descriptors of the connections."""
+
+    sent: list[tuple[int, int]]  # slot, and connections ever put into its channel
+    connections: list[tuple[int, int, int, int]]  # how many, kind, listener, stamp
+    pauses: int
+    saturations: int
+
+
+# -- the master --------------------------------------------------------------------------------------
+
+
+def start(become: Callable[[socket.socket], int]) -> HandedStandIn | None:
+    """Fork it, to be what `become` does with its end of the way; None where it cannot be had."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def run() -> int:
+        ours.close()
+        try:
+            return become(theirs)
+        except Exception:
+            log.exception("the stand-in failed")
+            return 1
+
+    with ours, theirs:
+        try:
+            child = children.spawn(run)
+        except OSError as error:
+            log.warning("no stand-in (%s): clients wait until the new code accepts", error.strerror)
+            return None
+        os.close(child.pidfd)
+        return HandedStandIn(child.pid, ours.detach())
+
+
+def relieve(handed: Handover) -> Handover:
+    """Take over from the stand-in, if there is one; return what is handed over, as it is by now."""
+    one = handed.stand_in
+    if one is None:
+        return handed
+    with socket.socket(fileno=one.way) as way:
+        way.settimeout(STAND_IN_WITHIN_S)
+        account, descriptors = _asked(way)
+    os.kill(one.pid, signal.SIGKILL)  # our child, and not reaped yet: nobody else can have its number
+    os.waitpid(one.pid, 0)
+    handed = handed._replace(stand_in=None)
+    if account is None:
+        log.error("the stand-in that accepted meanwhile is lost, with who was in its hands")
+        return handed._replace(unmended=[ACTING, *handed.unmended])
+    sent = dict(account.sent)
+    connections = list(handed.connections)
+    for count, kind, listener, stamp_ns in account.connections:
+        mine, descriptors = descriptors[:count], descriptors[count:]
+        if mine:
+            connections.append(HandedConnections(mine, kind, listener, stamp_ns, counted=True))
+    dropped = handed.in_hand + sum(count for count, *_ in account.connections) - _counted(connections)
+    if dropped:
+        log.error("%d connections of the stand-in are lost: there is no descriptor for them", dropped)
+    return handed._replace(
+        places=[place._replace(sent=sent[place.slot]) for place in handed.places],
+        connections=connections,
+        in_hand=_counted(connections),
+        pauses=account.pauses,
+        saturations=account.saturations,
+        unmended=[ACTING, *handed.unmended] if dropped else handed.unmended,
+    )
+
+
+def _asked(way: socket.socket) -> tuple[_Account | None, list[int]]:
+    try:
+        way.send(_ORDER, socket.MSG_NOSIGNAL)
+        data, descriptors, flags, _ = socket.recv_fds(way, _ACCOUNT_MAX_BYTES, BATCH_MAX, socket.MSG_CMSG_CLOEXEC)
+    except OSError:  # it has stopped, or has gone
+        return None, []
+    if not data or flags & socket.MSG_TRUNC:
+        return None, []
+    return _Account(**json.loads(data)), descriptors
+
+
+def _counted(connections: Sequence[HandedConnections]) -> int:
+    return sum(len(each.descriptors) for each in connections if each.counted)
+
+
+# -- the stand-in ------------------------------------------------------------------------------------
+
+
+def serve(
+    way: socket.socket, acceptor: Acceptor, queue: Queue, listeners: Sequence[Listener], slots: Sequence[int]
+) -> int:
+    """Accept and pass on until the master asks for it back, or is no more."""
+    index_of = {listener.fileno(): index for index, listener in enumerate(listeners)}
+    with select.epoll() as poll:
+        poll.register(way.fileno(), select.EPOLLIN)
+        acceptor.move(poll)
+        while True:
+            for descriptor, _events in poll.poll():
+                if descriptor == way.fileno():
+                    if way.recv(len(_ORDER)):
+                        _hand_back(way, acceptor, queue, slots)
+                    return 0
+                if acceptor.polling:  # another listener, in the same round, may have been the end of that
+                    acceptor.accept(index_of[descriptor])
+
+
+def _hand_back(way: socket.socket, acceptor: Acceptor, queue: Queue, slots: Sequence[int]) -> None:
+    carried = acceptor.carried
+    account = _Account(
+        sent=[(slot, queue.number(slot)) for slot in slots],
+        connections=[(len(each), message.kind, message.listener, message.stamp_ns) for each, message, _ in carried],
+        pauses=acceptor.pauses,
+        saturations=acceptor.saturations,
+    )
+    descriptors = [descriptor for each, *_ in carried for descriptor in each]
+    socket.send_fds(way, [json.dumps(account._asdict()).encode()], descriptors, socket.MSG_NOSIGNAL)
