@@ -1,13 +1,14 @@
 """A server for a test, and the site it serves."""
 
 import hashlib
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
-from tests.service.harness import Server
+from tests.service.harness import TREE, Server
 
 Serve: TypeAlias = Callable[..., Server]
 
@@ -55,6 +56,14 @@ def serve(launch: Serve) -> Serve:
         return launch(root, **options).ready()
 
     return start
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    """A copy of the code, to be changed; what is compiled stays out of it, so that a change always counts."""
+    code = tmp_path / "code"
+    shutil.copytree(TREE / "service/pyserver", code / "pyserver", ignore=shutil.ignore_patterns("__pycache__"))
+    return code
 
 
 @pytest.fixture

@@ -228,14 +228,6 @@ def test_number_of_workers_changes(serve: Serve, tmp_path: Path, site: Path, fir
     assert f"{then}/{then} workers ready" in server.status().stdout
 
 
-@pytest.fixture
-def release(tmp_path: Path) -> Path:
-    """A copy of the code, to be changed; what is compiled stays out of it, so that a change always counts."""
-    code = tmp_path / "code"
-    shutil.copytree(TREE / "service/pyserver", code / "pyserver", ignore=shutil.ignore_patterns("__pycache__"))
-    return code
-
-
 # Of a worker, behind which another release can do something else.
 _START = "    faulthandler.enable()\n"
 

@@ -13,6 +13,8 @@ mutex that a worker died with. Then it is as it was without it.
     stand-in   an _Account, with descriptors   or nothing, if it was killed
 """
 
+import contextlib
+import functools
 import json
 import logging
 import os
@@ -50,24 +52,15 @@ class _Account(NamedTuple):
 
 def start(become: Callable[[socket.socket], int]) -> HandedStandIn | None:
     """Fork it, to be what `become` does with its end of the way; None where it cannot be had."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-
-    def run() -> int:
-        ours.close()
-        try:
-            return become(theirs)
-        except Exception:
-            log.exception("the stand-in failed")
-            return 1
-
-    with ours, theirs:
-        try:
-            child = children.spawn(run)
-        except OSError as error:
-            log.warning("no stand-in (%s): clients wait until the new code accepts", error.strerror)
-            return None
-        os.close(child.pidfd)
-        return HandedStandIn(child.pid, ours.detach())
+    try:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            child = children.spawn(functools.partial(_become, become, ours, theirs))
+            os.close(child.pidfd)
+            return HandedStandIn(child.pid, ours.detach())
+    except OSError as error:
+        log.warning("no stand-in (%s): clients wait until the new code accepts", error.strerror)
+        return None
 
 
 def relieve(handed: Handover) -> Handover:
@@ -106,9 +99,11 @@ def relieve(handed: Handover) -> Handover:
 def _asked(way: socket.socket) -> tuple[_Account | None, list[int]]:
     try:
         way.send(_ORDER, socket.MSG_NOSIGNAL)
-        data, descriptors, flags, _ = socket.recv_fds(way, _ACCOUNT_MAX_BYTES, BATCH_MAX, socket.MSG_CMSG_CLOEXEC)
+        data, descriptors, flags, _ = socket.recv_fds(way, _ACCOUNT_MAX_BYTES, BATCH_MAX)
     except OSError:  # it has stopped, or has gone
         return None, []
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)  # recv_fds() forgets its flags, MSG_CMSG_CLOEXEC among them
     if not data or flags & socket.MSG_TRUNC:
         return None, []
     return _Account(**json.loads(data)), descriptors
@@ -119,6 +114,15 @@ def _counted(connections: Sequence[HandedConnections]) -> int:
 
 
 # -- the stand-in ------------------------------------------------------------------------------------
+
+
+def _become(become: Callable[[socket.socket], int], ours: socket.socket, theirs: socket.socket) -> int:
+    ours.close()
+    try:
+        return become(theirs)
+    except Exception:
+        log.exception("the stand-in failed")
+        return 1
 
 
 def serve(
@@ -148,4 +152,5 @@ def _hand_back(way: socket.socket, acceptor: Acceptor, queue: Queue, slots: Sequ
         saturations=acceptor.saturations,
     )
     descriptors = [descriptor for each, *_ in carried for descriptor in each]
-    socket.send_fds(way, [json.dumps(account._asdict()).encode()], descriptors, socket.MSG_NOSIGNAL)
+    with contextlib.suppress(OSError):  # the master is gone
+        socket.send_fds(way, [json.dumps(account._asdict()).encode()], descriptors)

@@ -97,6 +97,14 @@ class Exchange:
         """Exactly what master.workers does when a worker was reaped."""
         return self.queue.mend(slot, self.channels[slot].worker_end.first_number(), living)
 
+    def go_on_after_acting(self) -> None:
+        """Exactly what master.main and master.workers do when a stand-in has died."""
+        self.queue.go_on_from_words()
+        for _ in range(50):
+            with suppress(Stuck):
+                return self.queue.mend_after_acting([])
+        raise Stuck
+
     def mend_patiently(self, slot: int, living: list[int]) -> bool:
         """As the master does: when the others leave it no turn at the mutex, once more a little later."""
         for _ in range(50):
@@ -633,3 +641,48 @@ def test_a_master_killed_at_every_bytecode_of_sending() -> None:
         ours.close()
         theirs.close()
     assert min(answered[0], answered[1]) > 20, answered
+
+
+# -- the death of one who acted as the master --------------------------------------------------------
+
+
+@pytest.mark.usefixtures("quick_turns")
+def test_one_who_acts_as_the_master_killed_at_every_bytecode_of_sending(exchange: Exchange) -> None:
+    """Its last words are enough to go on. What it counted and did not send is settled when the worker ends."""
+    queue = exchange.queue
+
+    steps = steps_of(SENDING, lambda: exchange.put(0, 3))
+    exchange.go_on_after_acting()
+    assert exchange.drain(0) == 3
+    assert steps > 150
+    outcomes = Counter[tuple[int, int]]()
+    for step in range(1, steps + 1, STRIDE):
+
+        def run(step: int = step) -> None:
+            at_step(SENDING, step, die)
+            exchange.put(0, 3)
+
+        with forked(run) as child:
+            assert child.wait() == -signal.SIGKILL
+        exchange.go_on_after_acting()
+        exchange.assert_balanced()
+        assert queue.in_hand == 0
+        outcomes[exchange.drain(0), queue.waiting(0)] += 1
+        exchange.mend(0, [])
+        assert (queue.room, queue.depth, queue.waiting(0)) == (CAPACITY, 0, 0), f"after a death at step {step}"
+        assert exchange.put(0, 2), "and the numbers go on"
+        assert exchange.drain(0) == 2
+    assert set(outcomes) == {(0, 0), (0, 3), (3, 0)}, "neither counted nor sent, counted, both"
+
+
+def test_the_last_words_of_one_who_acted_as_the_master_are_not_believed_beyond_measure(exchange: Exchange) -> None:
+    """A worker can write them too (T-61)."""
+    exchange.put(1, 5)
+    queue, words = exchange.queue, exchange.segment.words
+    for forged in (0, 4, (1 << 64) - 1):
+        words[exchange.segment.row(1, "sent")] = forged
+        exchange.go_on_after_acting()
+        assert queue.number(1) == 5
+        assert words[exchange.segment.row(1, "sent")] == 5
+    assert exchange.drain(1) == 5
+    exchange.assert_at_rest()
