@@ -31,8 +31,7 @@ from pyserver.http.fields import Lines
 from pyserver.http.reader import RequestReader
 from pyserver.http.request import Request
 from pyserver.http.response import CONTINUE, Response, error_response
-from pyserver.ipc import activity
-from pyserver.ipc.activity import Activity, Work
+from pyserver.ipc.activity import Work
 from pyserver.ipc.assignment import Origin
 from pyserver.ipc.clients import Places
 from pyserver.ipc.messages import Drain
@@ -47,7 +46,6 @@ from pyserver.limits import (
     PROXY_HEADER_MAX_BYTES,
     RECV_BYTES,
     ROOT_MISSED_REST_S,
-    SHOWN_AFTER_S,
     STALL_BYTES,
     TARGET_MAX_BYTES,
 )
@@ -59,6 +57,7 @@ from pyserver.worker.parking import Parking
 from pyserver.worker.proxies import Proxies
 from pyserver.worker.records import GONE, Records, peer_name
 from pyserver.worker.shedding import Shedding
+from pyserver.worker.showing import Showing
 from pyserver.worker.tracing import Tracing
 from pyserver.worker.transport import SEND, SEND_MORE, Outcome, Outgoing, send_at_once, untaken
 
@@ -123,8 +122,6 @@ class Connections:
         self.draining = False  # what is answered is closed
         self.returning: dict[Connection, None] = {}  # for worker.pool: on their way back to the master
         self.publish: Callable[[], object] = int  # of worker.pool: for whoever tells numbers
-        self.activity = Activity()  # for worker.pool: where it is shown what is under way
-        self._unshown: dict[Connection, None] = {}  # what has just begun to wait for its client, and is not shown yet
         self._moving = False  # what is answered goes back to the master
         self._leaving = False  # either
         self._sites = sites
@@ -135,6 +132,7 @@ class Connections:
         self._clock = clock
         self._tally = tally
         self.records = records
+        self.showing = Showing(clock, records)
         self._admission = admission  # None: no client has limits
         # A client has no limits and no proxy, and its answer is what it is for all.
         alike = admission is None and proxies is None and tracing is None
@@ -535,8 +533,7 @@ class Connections:
             self.shedding.turn()
             looks = self._sites.tidy()
             self.jobs += [Job(look.run, partial(self._looked_again, look), Work.LOOKING) for look in looks]
-        if self._unshown:
-            self._show_what_lasts(now)
+        self.showing.turn()
         for connection in self._parking.due(now):
             phase = connection.phase
             if phase is Phase.WORKING:  # a follower has it; its disk is slow, the client is not
@@ -801,20 +798,17 @@ class Connections:
                 connection.mark = 1
                 connection.deadline = now + limits.body_deadline
                 connection.heard = connection.heard or now
-                if connection.row:
-                    self._show(connection, activity.Phase.CONTENT, now)
-                else:
-                    self._unshown[connection] = None
+                self.showing.content(connection)
         elif connection.begun:
             if connection.head_of != connection.answered:  # a head has begun: one budget for all of it
                 connection.head_of = connection.answered
                 connection.deadline = now + limits.head_deadline
             if not connection.heard:
                 connection.heard = now
-                self._shown(connection)
-                self._unshown[connection] = None
+                self.showing.over(connection)
+                self.showing.soon[connection] = None
         elif connection.answered:
-            self._shown(connection)
+            self.showing.over(connection)
             if self.draining:
                 self.close(connection)
                 return
@@ -873,7 +867,7 @@ class Connections:
         handed = time.monotonic()
         self._unwatch(connection)
         self._park(connection, self._limits.send_stall)
-        self._show(connection, activity.Phase.WORKING, self._clock.now)
+        self.showing.working(connection)
 
         def then() -> None:
             if self._was_closed(connection):
@@ -941,12 +935,7 @@ class Connections:
                 connection.mark = outgoing.sent
                 connection.taken = outgoing.sent - untaken(connection.socket)
                 connection.deadline = self._clock.now + self._limits.send_stall
-            if not connection.row:
-                self._unshown[connection] = None
-            elif self.activity.phase(connection.row) is activity.Phase.SENDING:
-                self.activity.sent(connection.row, outgoing.sent)
-            else:
-                self._show(connection, activity.Phase.SENDING, self._clock.now)
+            self.showing.sending(connection, outgoing.sent)
             if self._paces is not None:
                 self._paces.watch(connection)
             self._watch(connection, _OUT)
@@ -965,7 +954,7 @@ class Connections:
         """Note how long an answer took that was not out in the round that began it."""
         self._tally.took(max(0, time.monotonic_ns() - int(connection.began * _NS)))
         connection.began = connection.heard = connection.worked = connection.sending = 0.0
-        self._shown(connection)
+        self.showing.over(connection)
 
     @staticmethod
     def _takes(connection: Connection) -> bool:
@@ -985,7 +974,7 @@ class Connections:
         connection.phase = Phase.WORKING
         self._unwatch(connection)
         self._park(connection, self._limits.send_stall)
-        self._show(connection, activity.Phase.WORKING, self._clock.now)
+        self.showing.working(connection)
         outcome = Outcome.GONE
         before, handed = outgoing.sent, time.monotonic()
 
@@ -1041,7 +1030,7 @@ class Connections:
             self.close(connection)
             return
         connection.phase = Phase.LINGERING
-        self._shown(connection)
+        self.showing.over(connection)
         connection.deadline = self._clock.now + LINGER_S
         self._watch(connection, _IN)
 
@@ -1068,7 +1057,7 @@ class Connections:
         if connection.bucket:
             self._parking.remove(connection)
         self.returning.pop(connection, None)
-        self._shown(connection)
+        self.showing.over(connection)
         del self.table[connection.fd]
         if connection.counted is not None and connection.counted is not _EACH_REQUEST:
             assert self._admission is not None
@@ -1104,46 +1093,6 @@ class Connections:
                 found += 1
 
     # -- small steps ---------------------------------------------------------------------------------
-
-    def _show_what_lasts(self, now: float) -> None:
-        """Let others see what waits for its client for longer than a moment."""
-        for connection in tuple(self._unshown):
-            since = connection.sending + connection.worked if connection.phase is _SENDING else connection.heard
-            if since + SHOWN_AFTER_S > now:
-                return  # and so did those after it
-            del self._unshown[connection]
-            if connection.phase is _SENDING:
-                self._show(connection, activity.Phase.SENDING, since)
-            else:
-                content = connection.request is not None
-                self._show(connection, activity.Phase.CONTENT if content else activity.Phase.READING, since)
-
-    def _show(self, connection: Connection, phase: activity.Phase, since: float) -> None:
-        """Let others see what a request waits for that is not answered within its round."""
-        self._unshown.pop(connection, None)
-        request, reader, outgoing = connection.request, connection.reader, connection.outgoing
-        began, first = connection.heard or connection.began or self._clock.now, connection.answered == 0
-        connection.row = self.activity.show(
-            connection.row,
-            phase,
-            since_ns=int(since * _NS),
-            began_ns=int(began * _NS),
-            waited_ns=connection.waited_ns if first else 0,
-            sent=0 if outgoing is None else outgoing.sent,
-            all_of_it=0 if outgoing is None else outgoing.all_of_it,
-            status=0 if outgoing is None else outgoing.response.status,
-            number=connection.answered + 1,
-            client=self.records.client_of(connection, None if request is None else request.head),
-            head=request.head if request is not None else reader.pending if reader is not None else b"",
-        )
-
-    def _shown(self, connection: Connection) -> None:
-        """It is over."""
-        if connection.row:
-            self.activity.leave(connection.row)
-            connection.row = 0
-        elif self._unshown:
-            self._unshown.pop(connection, None)
 
     def _watch(self, connection: Connection, events: int) -> None:
         if connection.watched != events:

@@ -64,7 +64,7 @@ class Pool:
         self._round_at = assignment.segment.row(assignment.slot, "round_ns")
         self._counters_at = assignment.segment.counters(assignment.slot)
         tally.attach(self._words, self._counters_at)
-        self._activity = connections.activity
+        self._activity = connections.showing.activity
         self._activity.attach(
             self._words,
             assignment.segment.activity(assignment.slot),

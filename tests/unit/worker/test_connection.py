@@ -932,13 +932,13 @@ assert SHOWN_AFTER_S < LASTS < LIMITS.head_deadline
 
 def shown(hall: Hall) -> list[CurrentRequest]:
     """The requests of which the segment tells."""
-    words, now = hall.connections.activity._words, time.monotonic_ns()
+    words, now = hall.connections.showing.activity._words, time.monotonic_ns()
     return read_requests(words, 0, now, read_threads(words, 0, now, 0, 0))
 
 
 def test_what_is_answered_at_once_writes_nothing_for_others(hall: Hall) -> None:
     client = hall.client()
-    words = hall.connections.activity._words
+    words = hall.connections.showing.activity._words
     asked = (GET, GET + GET, GET.replace(b"small.txt", b"nothing"), GET.replace(b"GET", b"OPTIONS"))
     for request in (*asked, *asked * 3):
         client.sendall(request)
@@ -980,7 +980,7 @@ def test_what_a_follower_works_for_is_shown(hall: Hall) -> None:
     client, job = at_work(hall)
     assert [(seen.phase, seen.target, seen.thread) for seen in shown(hall)] == [("queued", "/small.txt", None)]
     assert job.row == shown(hall)[0].row
-    hall.connections.activity.thread_does(3, job.work, job.row)
+    hall.connections.showing.activity.thread_does(3, job.work, job.row)
     assert [(seen.phase, seen.thread) for seen in shown(hall)] == [("working", 3)]
     hall.do(job)
     hall.turn()
@@ -1029,7 +1029,7 @@ def test_who_leaves_is_not_shown_any_more(hall: Hall, first: bytes) -> None:
     client.close()
     hall.turn()
     assert shown(hall) == []
-    assert not hall.connections._unshown
+    assert not hall.connections.showing.soon
 
 
 def test_who_lingers_is_not_shown_any_more(hall: Hall) -> None:
