@@ -191,9 +191,10 @@ class Acceptor:
     def _accept_batch(self, index: int) -> list[int]:
         """Return the descriptors of up to BATCH_MAX clients, each with room taken for it."""
         listener = self._listeners[index].socket
-        # An accept(2) that finds nobody costs as much as one that does: the kernel makes a socket first.
+        # An accept(2) that finds nobody costs as much as one that does: the kernel makes a socket first. Where it is
+        # reported and nobody waits, accept(2) says why: the listener was shut down, or another was faster.
         waiting = backlog.waiting(listener)
-        most = BATCH_MAX if waiting is None else min(waiting, BATCH_MAX)
+        most = BATCH_MAX if waiting is None else max(1, min(waiting, BATCH_MAX))
         # socket.accept() would wrap each client in an object, only for the descriptor to be taken out again.
         accept = listener._accept  # type: ignore[attr-defined]  # noqa: SLF001
         take_room = self._queue.take_room
