@@ -104,6 +104,17 @@ def test_orphans_are_reaped_and_workers_are_not_mistaken(container: Container) -
     assert ask(address, "/").status == 200
 
 
+def test_reload_as_pid_1_reaps_who_stood_in(container: Container) -> None:
+    """It is among the children of the next life, which looks for orphans."""
+    init = container.init
+    before = set(container.children(init))
+    os.kill(init, signal.SIGHUP)
+    wait_until(lambda: container.said("reloaded within"), 30, "reloaded")
+    wait_until(lambda: len(container.children(init)) == 2, 20, "two workers, and nobody else")
+    assert not before & set(container.children(init))
+    assert not container.said("stand-in")
+
+
 def test_sigterm_drains_and_ends_pid_1(container: Container) -> None:
     """As `docker stop` does; the kernel drops signals that PID 1 has no handler for."""
     init = container.init
