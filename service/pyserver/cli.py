@@ -41,7 +41,8 @@ EX_INTERRUPTED: Final = 130  # what a shell reports for SIGINT
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    given = build_parser().parse_args(argv)
+    arguments = sys.argv[1:] if argv is None else argv
+    given = build_parser(*arguments[:1]).parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = given.run
     if run is not serve:  # who serves has more to load; clients wait for that
         gc.enable()
@@ -298,32 +299,37 @@ class _Note(argparse.Action):
         namespace.overrides = [*namespace.overrides, Override(self.option_strings[0], str(values))]
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command line; completions and man pages are made from it too."""
+def build_parser(wanted: str = "") -> argparse.ArgumentParser:
+    """Return the parser of the whole command line, from which completions and man pages are made too.
+
+    Of a command that is `wanted`, of that one alone: clients wait for `serve`.
+    """
     parser = argparse.ArgumentParser("pyserver", description=_PROGRAM, epilog=_PROGRAM_MORE, **_AS_WRITTEN)
     parser.add_argument("--version", action="version", version=f"pyserver {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+    for name in (wanted,) if wanted in _COMMANDS else _COMMANDS:
+        add, run, text, more = _COMMANDS[name]
+        command = commands.add_parser(name, help=text, description=_sentence(text), epilog=more, **_AS_WRITTEN)
+        command.set_defaults(run=run)
+        add(command)
+    return parser
 
-    command = commands.add_parser(
-        "serve", help=_SERVE, description=_sentence(_SERVE), epilog=_SERVE_MORE, **_AS_WRITTEN
-    )
-    command.set_defaults(run=serve, overrides=())
+
+def _add_serve(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(overrides=())
     _add_config(command, f"default: {DEFAULT_FILE}, if it exists and --root is not given")
     for flag in FLAGS:
         command.add_argument(flag.name, metavar=flag.metavar, help=flag.help, action=_Note, default=argparse.SUPPRESS)
 
-    command = commands.add_parser(
-        "check", help=_CHECK, description=_sentence(_CHECK), epilog=_CHECK_MORE, **_AS_WRITTEN
-    )
-    command.set_defaults(run=check)
+
+def _add_check(command: argparse.ArgumentParser) -> None:
     _add_config(command, f"default: {DEFAULT_FILE}")
     text = "do not look at the files of the sites"
     command.add_argument("--no-walk", action="store_false", dest="walk", help=text)
 
-    command = commands.add_parser(
-        "explain", help=_EXPLAIN, description=_sentence(_EXPLAIN), epilog=_EXPLAIN_MORE, **_AS_WRITTEN
-    )
-    command.set_defaults(run=explain, overrides=())
+
+def _add_explain(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(overrides=())
     command.add_argument("method", metavar="METHOD", help="GET, HEAD or any other")
     command.add_argument("target", metavar="TARGET", help="what is asked for: /path?query, or http://host/path?query")
     text = "a field of the request, like 'Range: bytes=0-99'; may be repeated (without a Host it is localhost)"
@@ -331,16 +337,14 @@ def build_parser() -> argparse.ArgumentParser:
     _add_config(command, f"default: {DEFAULT_FILE}, if it exists and --root is not given")
     command.add_argument("--root", metavar="DIR", help=FLAGS[0].help, action=_Note, default=argparse.SUPPRESS)
 
-    command = commands.add_parser(
-        "status", help=_STATUS, description=_sentence(_STATUS), epilog=_STATUS_MORE, **_AS_WRITTEN
-    )
-    command.set_defaults(run=status)
+
+def _add_status(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print JSON, for programs")
     command.add_argument("--requests", action="store_true", help="tell what each thread and each request is at")
     command.add_argument("--name", metavar="NAME", help="of the instance, or of its shared segment, where several run")
 
-    command = commands.add_parser("top", help=_TOP, description=_sentence(_TOP), epilog=_TOP_MORE, **_AS_WRITTEN)
-    command.set_defaults(run=top)
+
+def _add_top(command: argparse.ArgumentParser) -> None:
     text = "from one look to the next, 0.2 to 60 (default: 1)"
     command.add_argument("--period", metavar="SECONDS", type=_period, default=1.0, help=text)
     command.add_argument("--once", action="store_true", help="print what happened in one period, and end")
@@ -349,20 +353,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--name", metavar="NAME", help="of the instance, or of its shared segment, where several run")
 
-    command = commands.add_parser(
-        "reload", help=_RELOAD, description=_sentence(_RELOAD), epilog=_RELOAD_MORE, **_AS_WRITTEN
-    )
-    command.set_defaults(run=reload)
+
+def _add_reload(command: argparse.ArgumentParser) -> None:
     where = command.add_mutually_exclusive_group()
     where.add_argument("--control", metavar="PATH", help=f"the server's control socket (default: {CONTROL_PATH})")
     where.add_argument("--name", metavar="SEGMENT", help="name of the shared segment, of a server without systemd")
     text = "how long to wait for the outcome (default: 90)"
     command.add_argument("--within", metavar="SECONDS", type=_seconds, default=90.0, help=text)
 
-    command = commands.add_parser(
-        "compress", help=_COMPRESS, description=_sentence(_COMPRESS), epilog=_COMPRESS_MORE, **_AS_WRITTEN
-    )
-    command.set_defaults(run=compress)
+
+def _add_compress(command: argparse.ArgumentParser) -> None:
     command.add_argument("root", metavar="ROOT", help="the folder, as in [[site]] root")
     command.add_argument("--level", choices=("fast", "good", "best"), default="best", help="default: best")
     command.add_argument(
@@ -373,16 +373,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--jobs", metavar="N", type=_jobs, default=cores, help="files at a time (default: one for each core)"
     )
 
-    command = commands.add_parser(
-        "units", help=_UNITS, description=_sentence(_UNITS), epilog=_UNITS_MORE, **_AS_WRITTEN
-    )
-    command.set_defaults(run=units)
+
+def _add_units(command: argparse.ArgumentParser) -> None:
     what = command.add_mutually_exclusive_group(required=True)
     what.add_argument("--print", action="store_true", help="print each file, with its place above it")
     what.add_argument("--install", metavar="DIR", help="write them to their places below DIR; / is this system")
     text = "the command of the service (default: the one that runs)"
     command.add_argument("--command", metavar="FILE", dest="command_path", help=text)
-    return parser
 
 
 def _formats(text: str) -> tuple[str, ...]:
@@ -604,3 +601,24 @@ next, as root:
   systemd-sysusers && journalctl --update-catalog && systemctl daemon-reload
   systemctl enable --now pyserver.socket pyserver.service
 """
+
+
+class _Command(NamedTuple):
+    """One command: what takes its options, what runs it, what it does in a few words, and what its help says below."""
+
+    add: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+    text: str
+    more: str
+
+
+_COMMANDS: Final = {
+    "serve": _Command(_add_serve, serve, _SERVE, _SERVE_MORE),
+    "check": _Command(_add_check, check, _CHECK, _CHECK_MORE),
+    "explain": _Command(_add_explain, explain, _EXPLAIN, _EXPLAIN_MORE),
+    "status": _Command(_add_status, status, _STATUS, _STATUS_MORE),
+    "top": _Command(_add_top, top, _TOP, _TOP_MORE),
+    "reload": _Command(_add_reload, reload, _RELOAD, _RELOAD_MORE),
+    "compress": _Command(_add_compress, compress, _COMPRESS, _COMPRESS_MORE),
+    "units": _Command(_add_units, units, _UNITS, _UNITS_MORE),
+}

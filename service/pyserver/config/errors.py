@@ -5,7 +5,6 @@ Never:   more than one line, whatever the configuration contains.
 Used by: all of config; cli (prints it).
 """
 
-import json
 import os
 import pwd
 from typing import Final
@@ -50,10 +49,16 @@ def cut(text: str) -> str:
     return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}..."
 
 
+# TOML 1.0, basic-string: what may not stand there as it is.
+_ESCAPES: Final = {code: f"\\u{code:04x}" for code in range(0x20)} | str.maketrans(
+    {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
+)
+
+
 def literal(value: object) -> str:
     """Return a value as TOML writes it."""
     if isinstance(value, str):
-        return cut(json.dumps(value, ensure_ascii=False))
+        return cut(f'"{value.translate(_ESCAPES)}"')
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int) and abs(value) >= 1 << 64:
