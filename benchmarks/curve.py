@@ -5,15 +5,16 @@ Used by: benchmarks.main (--overload --svg).
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
-from typing import Final
+from typing import Final, NamedTuple
 
-from benchmarks.overload import Curve, Point
+from benchmarks.overload import Curve
 
 _WIDTH: Final = 880
-_LEFT, _RIGHT, _TOP, _PANEL, _GAP, _BOTTOM = 70, 150, 60, 190, 50, 66
+_LEFT, _RIGHT, _TOP, _PANEL, _GAP, _BOTTOM = 70, 170, 60, 190, 50, 66
 _TICKS_MS: Final = (1, 10, 100, 1000, 10_000)
+_LINE: Final = 15
 _NAMES: Final = {"ours": "pyserver", "gunicorn": "gunicorn + WhiteNoise"}
 
 _STYLE: Final = """\
@@ -21,7 +22,7 @@ _STYLE: Final = """\
 text { fill: #1f2328; font: 13px system-ui, "Segoe UI", "DejaVu Sans", sans-serif }
 .title { font-size: 16px; font-weight: 600 }
 .soft { fill: #59636e; font-size: 12px } .tick { fill: #59636e; font-size: 11px }
-polyline { fill: none; stroke-width: 2 }
+polyline { fill: none; stroke-width: 2 } .second { stroke-dasharray: 6 4 }
 .ours { stroke: #0969da } .nginx { stroke: #1a7f37 } .gunicorn { stroke: #d4751b } .other { stroke: #818b98 }
 text.ours { fill: #0969da; stroke: none } text.nginx { fill: #1a7f37; stroke: none }
 text.gunicorn { fill: #d4751b; stroke: none } text.other { fill: #818b98; stroke: none }
@@ -30,6 +31,12 @@ text.gunicorn { fill: #d4751b; stroke: none } text.other { fill: #818b98; stroke
 .ours { stroke: #4493f8 } .nginx { stroke: #3fb950 } .gunicorn { stroke: #e8963f } .other { stroke: #7d8590 }
 text.ours { fill: #4493f8 } text.nginx { fill: #3fb950 } text.gunicorn { fill: #e8963f } text.other { fill: #7d8590 }
 }"""
+
+
+class _Line(NamedTuple):
+    curve: Curve
+    number: int  # of its content: the first is a full line
+    points: Sequence[tuple[float, float]]
 
 
 def draw(curves: Sequence[Curve], where: str, how: str) -> str:
@@ -50,7 +57,7 @@ def draw(curves: Sequence[Curve], where: str, how: str) -> str:
 
     size = f'viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}"'
     label = escape(_spoken(curves))
-    above, below = "right answers to clients that still wait, of what it can serve", "99th percentile of their wait"
+    above, below = "right answers to clients that still wait, of the most it ever gave", "99th percentile of their wait"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{label}">',
         f"<style>{_STYLE}</style>",
@@ -69,9 +76,24 @@ def draw(curves: Sequence[Curve], where: str, how: str) -> str:
         f'<text class="tick" x="{x(tick):.1f}" y="{bottom + 16}" text-anchor="middle">{tick} x</text>'
         for tick in range(math.floor(widest) + 1)
     ]
-    for curve in curves:
-        parts += _of(curve, x, lambda one: of_goodput(min(1.0, one.goodput / one.can)))
-        parts += _of(curve, x, lambda one: None if one.p99_ms is None else of_wait(one.p99_ms))
+    contents = sorted({curve.content for curve in curves}, key=[curve.content for curve in curves].index)
+    goodput = [
+        _Line(
+            curve,
+            contents.index(curve.content),
+            [(x(one.share), of_goodput(one.goodput / curve.peak)) for one in curve.points],
+        )
+        for curve in curves
+    ]
+    waits_of = [
+        _Line(
+            curve,
+            contents.index(curve.content),
+            [(x(one.share), of_wait(one.p99_ms)) for one in curve.points if one.p99_ms is not None],
+        )
+        for curve in curves
+    ]
+    parts += [*_drawn(goodput), *_drawn(waits_of)]
     parts += [
         f'<text class="tick" x="20" y="{height - 24}">{escape(where)}</text>',
         f'<text class="tick" x="20" y="{height - 9}">{escape(how)}</text>',
@@ -87,25 +109,31 @@ def _line(y: float, text: str) -> list[str]:
     ]
 
 
-def _of(curve: Curve, x: Callable[[float], float], y: Callable[[Point], float | None]) -> list[str]:
-    """Return the line of a server, and its name at the end of it."""
-    kind = curve.server if curve.server in ("ours", "nginx", "gunicorn") else "other"
-    found = [(x(one.share), at) for one in curve.points if (at := y(one)) is not None]
-    if not found:
-        return []
-    points = " ".join(f"{across:.1f},{down:.1f}" for across, down in found)
-    name = escape(_NAMES.get(curve.server, curve.server))
-    return [
-        f'<polyline class="{kind}" points="{points}"/>',
-        f'<text class="{kind}" x="{found[-1][0] + 8:.1f}" y="{found[-1][1] + 4:.1f}">{name}</text>',
-    ]
+def _drawn(lines: Sequence[_Line]) -> list[str]:
+    """Return the lines of one panel, and at the end of each its name, apart from the others."""
+    parts, names = [], []
+    for line in lines:
+        if line.points:
+            kind = line.curve.server if line.curve.server in ("ours", "nginx", "gunicorn") else "other"
+            points = " ".join(f"{across:.1f},{down:.1f}" for across, down in line.points)
+            parts.append(f'<polyline class="{kind}{" second" * (line.number > 0)}" points="{points}"/>')
+            names.append((line.points[-1][1], line.points[-1][0], kind, line.curve))
+    free = -math.inf
+    for down, across, kind, curve in sorted(names, key=lambda name: name[0]):
+        at = max(down + 4, free)
+        free = at + _LINE
+        parts.append(f'<text class="{kind}" x="{across + 8:.1f}" y="{at:.1f}">{escape(_name(curve))}</text>')
+    return parts
+
+
+def _name(curve: Curve) -> str:
+    return f"{_NAMES.get(curve.server, curve.server)}, {curve.content}"
 
 
 def _spoken(curves: Sequence[Curve]) -> str:
     """Return the picture in words, for those who cannot see it."""
     told = [
-        f"{_NAMES.get(curve.server, curve.server)}: {last.goodput / last.can:.0%} of what it can serve"
-        f" at {last.share:g} times that load"
+        f"{_name(curve)}: {last.goodput / curve.peak:.0%} of the most it ever gave, at {last.share:g} times the load"
         for curve in curves
         for last in curve.points[-1:]
     ]

@@ -161,15 +161,16 @@ def _overload(options: argparse.Namespace, servers: Sequence[Server]) -> list[li
         curves = [curve for file in options.load for curve in overload.read(file)]
     else:
         with _prepared(servers) as folder:
-            for server in servers:
-                curves.append(overload.measure(server, folder, folder / "site", options.seconds))
-                print(plain(overload.table(curves[-1:])), file=sys.stderr, flush=True)
-                if options.json:  # now: the next server may fail
-                    overload.save(curves, options.json)
+            for content in overload.CONTENTS:
+                for server in servers:
+                    curves.append(overload.measure(server, folder, folder / "site", options.seconds, content))
+                    print(plain(overload.table(curves[-1:])), file=sys.stderr, flush=True)
+                    if options.json:  # now: the next server may fail
+                        overload.save(curves, options.json)
     if options.svg:
         how = (
-            f"{today()}; a connection for each request, 1 MiB, clients that leave after {overload.PATIENCE_S:g} s; "
-            f"pyserver with queue_wait = {overload.QUEUE_WAIT_S:g}"
+            f"{today()}; a connection for each request, clients that leave after {overload.PATIENCE_S:g} s; "
+            f"pyserver with queue_wait = {overload.QUEUE_WAIT_S:g}; each with a twentieth of a core"
         )
         options.svg.write_text(curve.draw(curves, machine(), how))
     return overload.table(curves)

@@ -5,34 +5,35 @@ Never:   compares servers with each other: each is given shares of what it can d
 Fails:   Failed, where the kernel cannot hold a server back.
 Used by: benchmarks.main (--overload), benchmarks.curve.
 
-One client cannot overload a server that has a core to itself. So an idle loop has that core, and the server a small
-share of it, as a group (sched(7), the autogroup feature): one of many threads gets no more than one of a single one.
+One client cannot overload a server that has a core to itself. So a server has a small quota of its core's time, all its
+processes together. The clients, and all that the kernel does for them on their core, have another core to themselves.
 """
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Final, NamedTuple
 
 from benchmarks.client import Failed
+from benchmarks.cpu import tree
 from benchmarks.instance import free_port, running
 from benchmarks.measure import CLIENT_CORE, SERVER_CORE
 from benchmarks.openloop import Fared, offer, quantile, saturate
 from benchmarks.servers import Server, Setting
 
-SHARES: Final = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
+SHARES: Final = (0.5, 0.9, 1.0, 1.5, 2.0, 3.0, 4.0)
+CONTENTS: Final = {"10 KiB": "/10k.html", "1 MiB": "/1m.bin"}
 PATIENCE_S: Final = 2.0  # then a client leaves
 QUEUE_WAIT_S: Final = 0.5  # for which ours lets it wait
 _CALIBRATED_S: Final = 1.5
 _WARM_UP_S: Final = 3.0  # longer than the patience: by then what waits is what will wait
 _CLIENTS: Final = 32  # of those that are always there, when it is measured what a server can do
-_AUTOGROUP: Final = Path("/proc/sys/kernel/sched_autogroup_enabled")
-_NICE: Final = 10  # of a server, against an idle loop's 0
-_REQUEST: Final = b"GET /1m.bin HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+_GROUPS: Final = (Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup"))  # of version 1, of version 2
+_QUOTA_US: Final = 1000  # of a core, that a server has ...
+_PERIOD_US: Final = 20_000  # ... in so much time
 
 
 class Point(NamedTuple):
@@ -52,46 +53,65 @@ class Point(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """One server."""
+    """One server, and one content that all its clients ask for."""
 
     server: str
+    content: str
     points: Sequence[Point]
 
+    @property
+    def peak(self) -> float:
+        """The most right answers a second that it gave: to clients that are always there, or to those that come."""
+        return max([median(one.can for one in self.points), *(one.goodput for one in self.points)])
 
-def measure(server: Server, folder: Path, site: Path, seconds: float, shares: Sequence[float] = SHARES) -> Curve:
+
+def measure(
+    server: Server, folder: Path, site: Path, seconds: float, content: str, shares: Sequence[float] = SHARES
+) -> Curve:
     """Measure one server under each share of what it can do, for so long."""
-    setting = Setting(free_port(), site, folder / f"overload-{server.name}", None, queue_wait=QUEUE_WAIT_S)
+    scratch = folder / f"overload-{server.name}-{CONTENTS[content].strip('/')}"
+    setting = Setting(free_port(), site, scratch, None, queue_wait=QUEUE_WAIT_S)
     address = ("127.0.0.1", setting.port)
+    request = b"GET %b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % CONTENTS[content].encode()
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {CLIENT_CORE})
     try:
-        with running(server, setting, str(SERVER_CORE)) as instance, _held_back(instance.pid):
-            saturate(address, _REQUEST, _CLIENTS, _CALIBRATED_S)
+        with running(server, setting, str(SERVER_CORE)) as instance, held_back(instance.pid):
+            saturate(address, request, _CLIENTS, _CALIBRATED_S)
             points = []
             for share in shares:
                 # Before each: a machine that others use too is not as fast all the time.
-                can = saturate(address, _REQUEST, _CLIENTS, _CALIBRATED_S)
+                can = saturate(address, request, _CLIENTS, _CALIBRATED_S)
                 if not can:
                     raise Failed(f"{server.name} answers nothing")
-                fared = offer(address, _REQUEST, can * share, seconds, patience=PATIENCE_S, warm_up=_WARM_UP_S)
+                fared = offer(address, request, can * share, seconds, patience=PATIENCE_S, warm_up=_WARM_UP_S)
                 points.append(point(share, can, fared))
-            return Curve(server.name, points)
+            return Curve(server.name, content, points)
     finally:
         os.sched_setaffinity(0, before)
 
 
 @contextmanager
-def _held_back(pid: int) -> Iterator[None]:
-    """Leave a server a small share of its core. It leads a session of its own, which is a group to the scheduler."""
-    if not _AUTOGROUP.exists() or _AUTOGROUP.read_text().strip() != "1":
-        raise Failed(f"{_AUTOGROUP} is not 1: the kernel cannot hold a server back as a whole")
-    Path(f"/proc/{pid}/autogroup").write_text(f"{_NICE}\n")
-    loop = ["taskset", "--cpu-list", str(SERVER_CORE), sys.executable, "-c", "while True: pass"]
-    with subprocess.Popen(loop, start_new_session=True) as process:
-        try:
-            yield
-        finally:
-            process.kill()
+def held_back(pid: int) -> Iterator[None]:
+    """Leave a server a small share of its core: by quota (cgroups), in every few milliseconds."""
+    group = next((each for each in _GROUPS if each.exists()), None)
+    if group is None:
+        raise Failed("no cgroup with a controller for the CPU: nothing can hold a server back as a whole")
+    group /= f"pyserver-overload-{os.getpid()}"
+    group.mkdir()
+    try:
+        if (group / "cpu.max").exists():
+            (group / "cpu.max").write_text(f"{_QUOTA_US} {_PERIOD_US}\n")
+        else:
+            (group / "cpu.cfs_period_us").write_text(f"{_PERIOD_US}\n")
+            (group / "cpu.cfs_quota_us").write_text(f"{_QUOTA_US}\n")
+        for process in tree(pid):
+            (group / "cgroup.procs").write_text(f"{process}\n")
+        yield
+    finally:
+        for left in (group / "cgroup.procs").read_text().split():
+            (group.parent / "cgroup.procs").write_text(f"{left}\n")
+        group.rmdir()
 
 
 def point(share: float, can: float, fared: Fared) -> Point:
@@ -117,13 +137,14 @@ def _ms(seconds: float | None) -> float | None:
 
 
 def table(curves: Sequence[Curve]) -> list[list[str]]:
-    """Return rows of text, the first one the header."""
-    rows = [["server", "offered", "goodput", "refused", "left", "cut", "p50", "p99", "p99 of 503"]]
+    """Return rows of text, the first one the header; goodput is told in shares of the peak."""
+    rows = [["server", "answers", "offered", "goodput", "refused", "left", "cut", "p50", "p99", "p99 of 503"]]
     rows += [
         [
             curve.server,
+            curve.content,
             f"{one.share:g} x {one.can:.0f}/s",
-            f"{one.goodput / one.can:.0%}",
+            f"{one.goodput / curve.peak:.0%}",
             f"{one.refused:.0%}",
             f"{one.left:.0%}",
             f"{one.cut:.0%}",
@@ -143,9 +164,12 @@ def _shown(ms: float | None) -> str:
 
 def save(curves: Sequence[Curve], file: Path) -> None:
     """Write all figures."""
-    file.write_text(json.dumps([[one.server, [list(point) for point in one.points]] for one in curves], indent=1))
+    file.write_text(json.dumps([[*one[:2], [list(point) for point in one.points]] for one in curves], indent=1))
 
 
 def read(file: Path) -> list[Curve]:
     """Read what save() wrote."""
-    return [Curve(server, [Point(*point) for point in points]) for server, points in json.loads(file.read_text())]
+    return [
+        Curve(server, content, [Point(*point) for point in points])
+        for server, content, points in json.loads(file.read_text())
+    ]

@@ -204,6 +204,14 @@ LISTENERS_MAX: Final = 255
 # listen(2) of the listeners we bind ourselves; the kernel caps it at net.core.somaxconn (4096 since Linux 5.4).
 BACKLOG: Final = 4096
 
+# While clients come faster than they can be served, the master looks so often how many wait, or four times within the
+# option queue_wait. Enforced by master.backlogs.
+BACKLOG_LOOK_S: Final = 0.25
+BACKLOG_LOOK_MIN_S: Final = 0.05
+
+# So many may always wait, in our queue and in the kernel: it takes some to keep workers busy while the master sleeps.
+BACKLOG_MIN: Final = 16
+
 # Batches that the acceptor takes from one listener before it looks at everything else again.
 ACCEPT_ROUNDS: Final = 16
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 from tests.unit.processes import wait_until
 
-from pyserver.backlog import untouched, waiting
+from pyserver.backlog import held, untouched
 
 
 def test_the_kernel_knows_how_long_a_request_has_been_there() -> None:
@@ -40,13 +40,13 @@ def test_the_kernel_knows_how_many_wait() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         clients = []
         for number in range(5):
-            assert waiting(listener) == number
+            assert held(listener)[0] == number
             clients.append(socket.create_connection(listener.getsockname()))
         clients[0].close()
         for number in range(5, 0, -1):
-            assert waiting(listener) == number, "also one that has left is accepted"
+            assert held(listener)[0] == number, "also one that has left is accepted"
             listener.accept()[0].close()
-        assert waiting(listener) == 0
+        assert held(listener)[0] == 0
         for client in clients:
             client.close()
 
@@ -55,4 +55,4 @@ def test_nobody_knows_how_many_wait_at_a_unix_socket(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "socket"))
         listener.listen()
-        assert waiting(listener) is None
+        assert held(listener) == (0, 0)

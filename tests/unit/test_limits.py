@@ -11,7 +11,7 @@ SOURCE = Path(limits.__file__).read_text("utf-8")
 
 # What else tells what is counted.
 UNITS = re.compile(r"_(BYTES|S|PER_S|CHARACTERS|MAX|DESCRIPTORS|OBJECTS|ROUNDS|ROWS|TRIES)$")
-COUNTED = {"KIB", "MIB", "BACKLOG", "MUTEX_PATIENCE_MASTER_S", "RELOAD_SHARE"}
+COUNTED = {"KIB", "MIB", "BACKLOG", "BACKLOG_MIN", "MUTEX_PATIENCE_MASTER_S", "RELOAD_SHARE"}
 
 
 def test_every_bound_is_a_positive_number() -> None:

@@ -251,12 +251,13 @@ function show(now, when) {
   known = new Set(told);
   at("counts").textContent = `${now.restarts} workers replaced, ${now.reloads} reloads, ` +
     `queue full ${now.saturations} times, ${now.accept_pauses} pauses without descriptors, ` +
+    `${now.backlog_drops} attempts to connect at a full backlog, ` +
     `${t.connections_lost} connections lost, ${t.failures} errors of ours, ${t.deadlines} ended by a deadline, ` +
     `${t.limited_open + t.limited_connections + t.limited_requests} over a client's limit, ` +
     `${t.shed} refused after too long a wait, ${t.too_slow} ended for being too slow, ` +
     `${t.log_lines_dropped} log lines and ${t.log_records_dropped} records for the journal dropped`;
   for (const [name, n] of Object.entries({...t, restarts: now.restarts, reloads: now.reloads,
-    saturations: now.saturations, accept_pauses: now.accept_pauses}))
+    saturations: now.saturations, accept_pauses: now.accept_pauses, backlog_drops: now.backlog_drops}))
     if (at("all-" + name)) at("all-" + name).textContent = n.toLocaleString("en");
   before = {...now, when};
 }

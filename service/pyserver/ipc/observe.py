@@ -93,6 +93,8 @@ class Snapshot(NamedTuple):
     restarts: int
     accept_pauses: int
     saturations: int
+    backlog: int  # connections that may wait in the kernel
+    backlog_drops: int
     protections: dict[str, bool]  # of the sandbox that the master is in
     crew: int  # the one that serves
     reloads: int
@@ -167,6 +169,8 @@ def snapshot(segment: Segment, *, alive: bool = True, memory: bool = False) -> S
         restarts=header("restarts"),
         accept_pauses=header("accept_pauses"),
         saturations=header("saturations"),
+        backlog=header("backlog"),
+        backlog_drops=header("backlog_drops"),
         protections=sandbox.by_name(header("protections")),
         crew=header("crew"),
         reloads=header("reloads"),
@@ -445,6 +449,7 @@ def trouble(seen: Snapshot) -> str:
         "ended by a deadline": totals["deadlines"],
         "ended for being too slow": totals["too_slow"],
         "refused after too long a wait": totals["shed"],
+        "attempts to connect at a full backlog": seen.backlog_drops,
         "connections over a client's limit": totals["limited_open"] + totals["limited_connections"],
         "requests over a client's limit": totals["limited_requests"],
         "lost": totals["connections_lost"],

@@ -50,6 +50,7 @@ class Queue:
         self._empty = made["empty_slots"]
         self._filled = made["filled_slots"]
         self._capacity = capacity
+        self._withheld = 0  # the master's: room that there is, and that it does not use
         self._sent = [0] * segment.slots  # the master's: connections ever put into each slot's channel
         self._in_hand = 0  # the master's: connections that it has room for and has not published
         patience_s = MUTEX_PATIENCE_MASTER_S
@@ -102,7 +103,7 @@ class Queue:
     @property
     def room(self) -> int:
         """How many more may be accepted."""
-        return self._empty.value
+        return max(0, self._empty.value - self._withheld)
 
     @property
     def capacity(self) -> int:
@@ -126,8 +127,19 @@ class Queue:
 
     # -- the master's verbs ----------------------------------------------------------------------
 
+    @property
+    def gone(self) -> int:
+        """How many connections workers have taken; fewer than that when the ledger of a slot has begun anew."""
+        return sum(self._sent) - self.depth
+
+    def narrow(self, most: int) -> None:
+        """Let no more than so many connections wait from now on, although there may be room for more."""
+        self._withheld = max(0, self._capacity - most)
+
     def take_room(self) -> bool:
         """Take room for one connection before accepting it; False when the queue is full."""
+        if self._withheld and self._empty.value <= self._withheld:
+            return False
         self._in_hand += 1
         self._words[_IN_HAND] = self._in_hand
         try:
@@ -209,7 +221,7 @@ class Queue:
         """Ask the workers for a message when there is room; True when there is some already."""
         self._words[_SATURATED] = 1
         # A worker may have given room between our last try and the flag, and seen no flag.
-        if self._empty.value > 0:
+        if self._empty.value > self._withheld:
             self._words[_SATURATED] = 0
             return True
         return False

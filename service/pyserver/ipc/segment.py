@@ -29,11 +29,11 @@ from typing import Final, Self
 
 import posix_ipc
 
-from pyserver.ipc import activity, notes, semaphores
+from pyserver.ipc import activity, lengths, notes, semaphores
 from pyserver.ipc.stats import CELLS, fold
 
 MAGIC: Final = int.from_bytes(b"pyserver", "little")
-VERSION: Final = 4
+VERSION: Final = 5
 WORD: Final = 8
 LINE_WORDS: Final = 8  # a cache line
 
@@ -78,6 +78,8 @@ HEADER: Final = _indexed(
     "restarts",  # workers that died and were replaced
     "accept_pauses",  # times the master ran out of descriptors
     "saturations",  # times the queue was full
+    "backlog",  # connections that may wait in the kernel
+    "backlog_drops",  # attempts to connect that found no room there
     "crew",  # the workers that serve: those whose row says the same; one more with each reload
     "reloads",  # that took effect
     "reloaded",  # wall clock, seconds: the last of them; 0: none yet
@@ -116,7 +118,8 @@ ROW_ACTIVITY: Final = ROW_COUNTERS + _lines(CELLS)  # rows of threads and reques
 ROW_WORDS: Final = ROW_ACTIVITY + _lines(activity.WORDS)
 TOTALS: Final = _lines(len(HEADER))
 NOTES: Final = TOTALS + _lines(CELLS)  # ipc.notes
-ROWS: Final = NOTES + _lines(notes.WORDS)
+LENGTHS: Final = NOTES + _lines(notes.WORDS)  # ipc.lengths
+ROWS: Final = LENGTHS + _lines(lengths.WORDS)
 
 
 def words_for(slots: int) -> int:
@@ -203,7 +206,7 @@ class Segment:
             if row.tobytes().strip(b"\0"):  # most rows are of nobody
                 words[ROWS:] = row
                 fold(words, HEADER["fold"], TOTALS, ROWS)
-        self.words[TOTALS:ROWS] = words[TOTALS:ROWS]
+        self.words[TOTALS:ROWS] = words[TOTALS:ROWS]  # and the notes, and the lengths
         for name in ("since", "restarts"):
             self.words[HEADER[name]] = words[HEADER[name]]
         return True
@@ -316,17 +319,19 @@ def found() -> Iterator[tuple[str, bool]]:
                 yield "/" + path.name, not _is_left(path, readable_only=True)
 
 
-def sweep() -> list[str]:
+def sweep(backlogs: dict[int, int] | None = None) -> list[str]:
     """Remove what servers of ours left behind when they were killed; return the names.
 
     Only what belongs to this user, and never a living server's. To be called before create(): a process cannot see
-    its own locks.
+    its own locks. `backlogs` is filled with the lengths of those that such a server had shortened.
     """
     removed = []
     for path in sorted(SHM.glob("pyserver.*")):
         if _NAME.fullmatch(path.name):
             with contextlib.suppress(OSError):
                 if _is_left(path):
+                    if backlogs is not None:
+                        backlogs.update(_lengths_in(path))
                     path.unlink()
                     removed.append(path.name)
     for path in sorted(SHM.glob("sem.pyserver.*")):
@@ -337,6 +342,16 @@ def sweep() -> list[str]:
                 path.unlink()
                 removed.append(path.name)
     return removed
+
+
+def _lengths_in(path: Path) -> dict[int, int]:
+    try:
+        left = Segment.attach(path.name)
+    except SegmentError:
+        return {}
+    found = lengths.read(left.words, LENGTHS)
+    left.close()
+    return found
 
 
 def _is_left(path: Path, *, readable_only: bool = False) -> bool:

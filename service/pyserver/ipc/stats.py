@@ -71,6 +71,8 @@ SERVER: Final = (
     Counter("reloads", "reloads", "reloads that took effect"),
     Counter("accept_pauses", "events", "times that no connection could be accepted for want of descriptors"),
     Counter("saturations", "events", "times that the queue was full"),
+    Counter("backlog_drops", "attempts", "attempts to connect that the kernel dropped because a backlog was full"),
+    Counter("backlog", "connections", "connections that may wait in the backlogs of TCP listeners", gauge=True),
     Counter("capacity", "connections", "connections that have room in the queue", gauge=True),
     Counter("filled_slots", "connections", "connections that wait in the queue", gauge=True),
     Counter("ready", "servers", "whether the server serves with all its workers", gauge=True),

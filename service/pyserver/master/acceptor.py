@@ -79,6 +79,7 @@ class Acceptor:
         # Given back to the process while accept() finds no descriptor, so that it can still act (T-52).
         self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._tell_at = 0.0  # when a pause is worth a line in the log again
+        self.accepted = [0] * len(listeners)  # clients, ever, of each listener
         self.pauses = 0
         self.saturations = 0
 
@@ -192,9 +193,10 @@ class Acceptor:
         """Return the descriptors of up to BATCH_MAX clients, each with room taken for it."""
         listener = self._listeners[index].socket
         # An accept(2) that finds nobody costs as much as one that does: the kernel makes a socket first. Where it is
-        # reported and nobody waits, accept(2) says why: the listener was shut down, or another was faster.
-        waiting = backlog.waiting(listener)
-        most = BATCH_MAX if waiting is None else max(1, min(waiting, BATCH_MAX))
+        # reported and nobody waits, accept(2) says why: another was faster, or the listener was shut down (0 may).
+        waiting, may = backlog.held(listener)
+        most = max(1, min(waiting, BATCH_MAX)) if may else BATCH_MAX
+        all_of_them = may > 0 and waiting <= BATCH_MAX
         # socket.accept() would wrap each client in an object, only for the descriptor to be taken out again.
         accept = listener._accept  # type: ignore[attr-defined]  # noqa: SLF001
         take_room = self._queue.take_room
@@ -204,13 +206,14 @@ class Acceptor:
             if not take_room():
                 self._stop_until_room()
                 if self._saturated:
-                    return batch
+                    all_of_them = False
+                    break
                 continue
             try:
                 descriptor, _address = accept()
             except BlockingIOError:
                 self._queue.return_room()
-                waiting = 0
+                all_of_them = True
                 break
             except OSError as error:
                 self._queue.return_room()
@@ -220,10 +223,12 @@ class Acceptor:
                     self._pause(error)
                 else:
                     self._leave_alone(index, error)
-                return batch
+                all_of_them = False
+                break
             batch.append(descriptor)
-        if waiting is not None and waiting <= BATCH_MAX:
+        if all_of_them:
             self._behind.discard(index)
+        self.accepted[index] += len(batch)
         return batch
 
     def _pass_on(self, batch: list[int], listener: int, stamp_ns: int, kind: Kind = Kind.CONNECTIONS) -> None:

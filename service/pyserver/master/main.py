@@ -41,6 +41,7 @@ from pyserver.ipc.semaphores import Stuck
 from pyserver.limits import INTERRUPT_GRACE_S, SLOTS_MAX, START_TRIES, TICK_S
 from pyserver.master import children, handover, standin, stored
 from pyserver.master.acceptor import Acceptor
+from pyserver.master.backlogs import Backlogs
 from pyserver.master.handover import HandedConnections, HandedListener, Handover
 from pyserver.master.listeners import CONTROL, Listener, ListenError, adopt_or_bind
 from pyserver.master.pollset import PollSet
@@ -143,7 +144,7 @@ class Master:
             undo.callback(listener.close)
         undo.callback(stored.close, self._left)
         self._listeners = [listener for listener in listeners if listener.name != CONTROL]
-        self._open_segment(undo, handed)
+        left = self._open_segment(undo, handed)
         self._words = self._segment.words
         # Of this life's workers: those of an earlier one, which drain, have theirs.
         self._clients = ClientTable(SLOTS_MAX) if self._config.clients.limited else None
@@ -173,15 +174,22 @@ class Master:
         if handed is None:
             stored.inherit(self._left, self._segment, self._notifier)
             self._restarts = self._words[HEADER["restarts"]]
+        bound = self._config.server.queue_wait
+        self._backlogs = Backlogs(self._listeners, self._queue, self._segment, self._acceptor.accepted, bound, left)
+        undo.callback(self._backlogs.restore)
         self._reload = Reload(self._notifier, self._rules.start_within, handed)
         undo.callback(self._reload.forget)
         self._arrange()
         self._control = self._open_control(undo, listeners)
 
-    def _open_segment(self, undo: contextlib.ExitStack, handed: Handover | None) -> None:
-        """Take up what is shared with the workers: a new segment and queue, or those of an earlier life."""
+    def _open_segment(self, undo: contextlib.ExitStack, handed: Handover | None) -> dict[int, int]:
+        """Take up what is shared with the workers: a new segment and queue, or those of an earlier life.
+
+        Return the lengths of backlogs that a killed server has left in shared memory (ipc.lengths).
+        """
+        backlogs: dict[int, int] = {}
         if handed is None:
-            removed = segments.sweep()
+            removed = segments.sweep(backlogs)
             if removed:
                 log.info("removed what a killed server had left in shared memory: %s", ", ".join(removed))
             capacity = self._config.server.queue
@@ -196,6 +204,7 @@ class Master:
             if ACTING in handed.unmended:
                 self._queue.go_on_from_words()
         undo.callback(self._queue.close)
+        return backlogs
 
     def _arrange(self) -> None:
         """Make those who tell systemd, stop and reload; there is nothing in them to give back yet."""
@@ -207,6 +216,7 @@ class Master:
             self._queue,
             self._workers,
             self._acceptor,
+            self._backlogs,
             self._origins,
             self._reload,
             self._notifier,
@@ -296,6 +306,7 @@ class Master:
         self._workers.mend_all(now)
         self._supervise()
         self._succession.clear_replaced()
+        self._backlogs.look(now)
         self._acceptor.look_again()
         self._succession.see_to(now)
         if self._stopping.begun and self._stopping.advance():
@@ -312,6 +323,7 @@ class Master:
 
     def _on_clients(self, listener: int) -> None:
         self._acceptor.accept(listener)
+        self._poll.by(self._backlogs.due)
         if self._acceptor.wake_at is not None:
             self._poll.by(self._acceptor.wake_at)
 
@@ -339,12 +351,12 @@ class Master:
 
     def _on_report(self, slot: int) -> bool:
         """A worker says something; False if it does not."""
-        self._poll.soon()
         place = self._workers.places[slot]
         end = self._workers.channels[slot].master_end
         try:
             received = end.receive()
         except (Garbled, Gone) as error:
+            self._poll.soon()
             if isinstance(error, Gone):
                 # Nothing was closed, we hold both ends: it said nothing, or shut the channel down and says so for ever.
                 self._poll.unwatch(end.fileno())
@@ -354,21 +366,33 @@ class Master:
         if received is None:
             return False
         message, descriptors = received
+        if message.kind is Kind.ROOM and not descriptors:
+            self._on_room()
+            return True
+        self._poll.soon()
         if self._succession.takes_back(place, descriptors, message):
             return True
         if self._stopping.takes_parked(descriptors, message):
             return True
         for descriptor in descriptors:
             os.close(descriptor)
-        if message.kind is Kind.ROOM:
-            self._queue.room_told()
-        elif message.generation != place.generation or not place.runs:
+        if message.generation != place.generation or not place.runs:
             log.debug("stale %s of worker %d (generation %d)", message.kind.name, slot, message.generation)
         elif message.kind is Kind.READY and place.state in (State.STARTING, State.DRAINING):
             self._on_ready(place)
         else:
             log.warning("worker %d says %s while %s, ignored", slot, message.kind.name, place.state.name)
         return True
+
+    def _on_room(self) -> None:
+        """A worker has taken somebody out of a queue that was full. While many wait, that is hundreds a second."""
+        self._queue.room_told()
+        if self._stopping.begun or self._acceptor.held or self._acceptor.laden:
+            self._poll.soon()  # others wait for those, too
+            return
+        self._acceptor.look_again()
+        if self._acceptor.wake_at is not None:
+            self._poll.by(self._acceptor.wake_at)
 
     def _on_ready(self, place: Place) -> None:
         now = time.monotonic()
@@ -450,6 +474,8 @@ class Master:
         until = [self._ticked + self._period, *self._workers.next_times(now), *self._stopping.next_times(now)]
         if self._acceptor.wake_at is not None:
             until.append(self._acceptor.wake_at)
+        if self._backlogs.wake_at is not None:
+            until.append(self._backlogs.wake_at)
         if self._reload.began:
             until.append(self._reload.by)
         return min(until)

@@ -20,6 +20,7 @@ from pyserver.ipc.segment import HEADER, Segment
 from pyserver.limits import CUT_GRACE_S, STOP_MARGIN_S
 from pyserver.master import stored
 from pyserver.master.acceptor import Acceptor
+from pyserver.master.backlogs import Backlogs
 from pyserver.master.reload import Reload
 from pyserver.master.supervisor import State
 from pyserver.master.workers import Workers
@@ -39,6 +40,7 @@ class Stopping:
         queue: Queue,
         workers: Workers,
         acceptor: Acceptor,
+        backlogs: Backlogs,
         origins: Sequence[Origin],
         reload: Reload,
         notifier: Notifier,
@@ -49,6 +51,7 @@ class Stopping:
         self._queue = queue
         self._workers = workers
         self._acceptor = acceptor
+        self._backlogs = backlogs
         self._origins = origins
         self._reload = reload
         self._notifier = notifier
@@ -84,6 +87,7 @@ class Stopping:
         if self._storing:
             for descriptors, message in self._acceptor.give_up_returned():
                 self._park(descriptors, message)
+        self._backlogs.restore()
         self._acceptor.finish()
         self._reload.cancel("the server is stopping")
         for place in self._workers.places.values():

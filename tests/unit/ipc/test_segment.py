@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 from tests.unit.processes import Child, forked, run_forked, wait_until
 
+from pyserver.ipc import lengths, notes, semaphores, stats
 from pyserver.ipc import segment as segments
-from pyserver.ipc import semaphores, stats
 from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import (
     HEADER,
+    LENGTHS,
     LINE_WORDS,
     MAGIC,
+    NOTES,
     ROW,
     ROW_COUNTERS,
     ROW_WORDS,
@@ -66,9 +68,11 @@ def shm_file() -> Iterator[Callable[[bytes], Path]]:
 
 
 def test_parts_begin_on_cache_lines_and_do_not_overlap() -> None:
-    assert all(at % LINE_WORDS == 0 for at in (TOTALS, ROWS, ROW_COUNTERS, ROW_WORDS, words_for(3)))
+    assert all(at % LINE_WORDS == 0 for at in (TOTALS, NOTES, LENGTHS, ROWS, ROW_COUNTERS, ROW_WORDS, words_for(3)))
     assert len(HEADER) <= TOTALS
-    assert TOTALS + stats.CELLS <= ROWS
+    assert TOTALS + stats.CELLS <= NOTES
+    assert NOTES + notes.WORDS <= LENGTHS
+    assert LENGTHS + lengths.WORDS <= ROWS
     assert len(ROW) <= ROW_COUNTERS
     assert ROW_COUNTERS + stats.CELLS <= ROW_WORDS
 

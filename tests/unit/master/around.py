@@ -12,6 +12,7 @@ from pyserver.ipc.assignment import Origin
 from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import Segment
 from pyserver.master.acceptor import Acceptor
+from pyserver.master.backlogs import Backlogs
 from pyserver.master.listeners import adopt_or_bind
 from pyserver.master.pollset import PollSet
 from pyserver.master.reload import Reload
@@ -52,6 +53,7 @@ class Around:
         opened.callback(self.listeners[0].close)
         self.acceptor = Acceptor(self.listeners, self.queue, self.workers.channels, self.poll.epoll, self.workers.loads)
         opened.callback(self.acceptor.close)
+        self.backlogs = Backlogs(self.listeners, self.queue, self.segment, self.acceptor.accepted, 30.0, {})
         self.manager = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
         self.manager.bind("")  # an abstract name that is free
         self.manager.setblocking(False)

@@ -31,6 +31,7 @@ def stopping(around: Around) -> Iterator[Stopping]:
         around.queue,
         around.workers,
         around.acceptor,
+        around.backlogs,
         around.origins,
         around.reload,
         around.notifier,

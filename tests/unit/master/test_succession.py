@@ -31,6 +31,7 @@ class Changing(Around):
             self.queue,
             self.workers,
             self.acceptor,
+            self.backlogs,
             self.origins,
             self.reload,
             self.notifier,

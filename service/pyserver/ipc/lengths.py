@@ -1,0 +1,31 @@
+"""How long the backlogs of listeners are to be that the master has shortened, for whoever follows it.
+
+Owns:    the table of that, a pair of words for each: the kernel's number of the socket (backlog.cookie), the length.
+Never:   says more of a length than that it can be one: a compromised worker may have written here (T-61), and what it
+         can do with that is to have a backlog lengthened.
+Used by: ipc.segment (layout; reads what the dead have left), master.backlogs.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from pyserver.limits import LISTENERS_MAX
+
+WORDS: Final = 2 * LISTENERS_MAX
+_MOST: Final = (1 << 31) - 1  # an int of listen(2)
+
+
+def write(words: memoryview, at: int, lengths: Mapping[int, int]) -> None:
+    """Keep these, by the numbers of their sockets, and no others."""
+    pairs = [word for pair in lengths.items() for word in pair][:WORDS]
+    for index in range(0, WORDS, 2):
+        number, length = pairs[index : index + 2] or (0, 0)
+        words[at + index] = 0  # whoever follows must not find one socket's number with another's length
+        words[at + index + 1] = length
+        words[at + index] = number
+
+
+def read(words: memoryview, at: int) -> dict[int, int]:
+    """Return what is kept."""
+    found = {words[at + index]: words[at + index + 1] for index in range(0, WORDS, 2)}
+    return {number: length for number, length in found.items() if number and 0 < length <= _MOST}

@@ -1,0 +1,32 @@
+from pyserver.ipc.lengths import WORDS, read, write
+
+
+def table() -> memoryview:
+    return memoryview(bytearray(8 * (WORDS + 2))).cast("Q")
+
+
+def test_what_is_kept_is_found_again_and_nothing_else() -> None:
+    words = table()
+    write(words, 1, {7: 4096, 1 << 40: 128})
+    assert read(words, 1) == {7: 4096, 1 << 40: 128}
+    write(words, 1, {9: 64})
+    assert read(words, 1) == {9: 64}
+    write(words, 1, {})
+    assert read(words, 1) == {}
+    assert not any(words)
+
+
+def test_as_many_as_there_are_listeners() -> None:
+    words = table()
+    words[0] = words[WORDS + 1] = 99
+    write(words, 1, {number: number for number in range(1, WORDS)})
+    assert read(words, 1) == {number: number for number in range(1, WORDS // 2 + 1)}
+    assert (words[0], words[WORDS + 1]) == (99, 99)
+
+
+def test_what_can_be_no_length_is_none() -> None:
+    words = table()
+    words[1], words[2] = 5, 1 << 40
+    words[3], words[4] = 6, 0
+    words[5], words[6] = 0, 7
+    assert read(words, 1) == {}
