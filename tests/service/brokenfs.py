@@ -188,6 +188,15 @@ class Broken:
         self.folder = folder
         self._process = process
 
+    def end(self) -> None:
+        """End it as a crash would: it is mounted still, and whatever is asked of it is an error."""
+        self._process.kill()
+        self._process.wait(10)
+
+    def unmount(self) -> None:
+        """Bring what was in the folder before to light again."""
+        libc.umount2(os.fsencode(self.folder), MNT_DETACH)
+
     def order(self, order: str) -> None:
         """Make it fail, or be well, from now on."""
         assert self._process.stdin is not None
@@ -203,14 +212,14 @@ def broken(folder: Path) -> Iterator[Broken]:
     names = sorted(path.name for path in folder.iterdir())
     command = [sys.executable, "-I", str(HERE), str(folder), *names]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        disk = Broken(folder, process)
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "mounted\n"
-            yield Broken(folder, process)
+            yield disk
         finally:
-            process.kill()  # whatever waits on it gets an error
-            process.wait(10)
-            libc.umount2(os.fsencode(folder), MNT_DETACH)
+            disk.end()  # whatever waits on it gets an error
+            disk.unmount()
 
 
 def available() -> bool:

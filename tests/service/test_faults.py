@@ -102,6 +102,19 @@ def test_files_that_cannot_be_read_are_errors_and_others_are_served(serve: Serve
             wait_until(lambda: server.ask("/small.txt").status == 200, within=15)
 
 
+def test_root_whose_file_system_has_ended(serve: Serve, disk: Broken) -> None:
+    """Each look at it is an error, also those that no request asked for: it is told, and workers live."""
+    server = serve(disk.folder)
+    with kept(server, disk.folder), server.client() as client:
+        assert client.ask("/small.txt").status == 200
+        with server.logs("serving on from the folder that was there"):
+            disk.end()
+        wait_until(lambda: client.ask("/small.txt?new").status >= 400, within=15)
+        assert server.counters()["failures"] == 0
+        disk.unmount()  # what was below it is another folder
+        wait_until(lambda: client.ask("/small.txt").status == 200, within=15)
+
+
 def test_file_that_cannot_be_read_on_while_it_is_sent(serve: Serve, disk: Broken) -> None:
     """The head has promised more: the end of the connection tells the client, and the log whose fault it is."""
     server = serve(disk.folder, workers=1)

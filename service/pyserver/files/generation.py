@@ -35,7 +35,8 @@ class View:
             try:
                 self.seen = self.root = self.root.again(cached_only=cached_only)
             except RootError as error:
-                self.seen = error
+                # Without its traceback and its cause's: in those are this view and the root, which it would keep open.
+                self.seen = RootError(*error.args)
             self._wanting = False
         return self.root
 

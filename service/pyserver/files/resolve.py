@@ -145,6 +145,7 @@ class Root:
             os.stat(".", dir_fd=self._fd)
             self.identity = _identity(self._fd)
         except OSError as error:
+            self.close()  # now: whoever keeps the error keeps us
             raise RootError(f"root {self.path}: {error.strerror}") from error
         if forbids_reading(self._fd):
             raise RootError(f"root {self.path} leads to where this worker may not read (server.landlock); restart")
@@ -206,6 +207,8 @@ class Root:
             return False
         try:
             return _identity(fd) == self.identity
+        except OSError:  # its file system is gone: whoever opens it anew says so
+            return False
         finally:
             os.close(fd)
 
