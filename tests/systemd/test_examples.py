@@ -57,7 +57,7 @@ def test_limits(service: Service) -> None:
     with installed(service, "limits.conf"):
         service.start()
         assert service.get("/") == PAGE
-        # That they hold is the kernel's business, and not in a container without these controllers.
+        # That they hold takes controllers, which a container may not have: tests/systemd/kernel.
         shown = {name: service.show(name) for name in ("MemoryMax", "CPUWeight", "TasksMax")}
         assert shown == {"MemoryMax": str(512 << 20), "CPUWeight": "50", "TasksMax": "256"}
 
@@ -103,7 +103,7 @@ def test_addresses(service: Service) -> None:
     with installed(service, "addresses.conf"):
         service.machine.output("systemctl", "restart", "pyserver.socket", "pyserver.service")
         assert service.get("/") == PAGE
-        # That others are refused is BPF's business, which a container has not.
+        # That others are refused is BPF's business, which a container has not: tests/systemd/kernel.
         allowed = service.show("IPAddressAllow", "pyserver.socket").split()
         assert "192.0.2.0/24" in allowed
         assert service.show("IPAccounting", "pyserver.socket") == "yes"

@@ -3,10 +3,13 @@
 import re
 
 import pytest
+from tests.systemd.image import SUITES
 from tests.systemd.machine import CommandError, wait_until
 from tests.systemd.service import CONFIG, Service
 
 pytestmark = [pytest.mark.systemd, pytest.mark.timeout(600)]
+
+each_systemd = pytest.mark.parametrize("suite", SUITES, indirect=True, scope="session")
 
 
 def reload(service: Service) -> None:
@@ -31,6 +34,7 @@ def test_twenty_reloads_under_load_cost_nothing(service: Service) -> None:
     wait_until(lambda: len(service.workers()) == 2, 10, "the earlier workers gone")
 
 
+@each_systemd
 def test_new_configuration_is_in_force(service: Service) -> None:
     service.start()
     service.machine.write("/srv/other/index.html", "other\n")
@@ -41,6 +45,7 @@ def test_new_configuration_is_in_force(service: Service) -> None:
     wait_until(lambda: "serving 3/3 workers" in service.show("StatusText"), 10, "the status line")
 
 
+@each_systemd
 def test_a_reload_that_fails_says_why_and_changes_nothing(service: Service) -> None:
     service.start()
     workers, master = service.workers(), service.main_pid()
