@@ -310,6 +310,12 @@ PARKING_TICKS_PER_S: Final = 4
 # under way; idle ones that had their answers are closed at once.
 DRAIN_GRACE_S: Final = 0.2
 
+# What the kernel takes of an answer beyond what the client has room for (TCP_NOTSENT_LOWAT, tcp(7)); it wakes us when
+# half of it is left. Without it the kernel fills a send buffer of megabytes for each slow reader: when two thousand ask
+# for a large file at once, that takes a core half a minute, and TCP all of its memory. An answer from memory still fits
+# in whole. Enforced by master.listeners, inherited by connections.
+UNSENT_MAX_BYTES: Final = 256 * KIB
+
 # What a slow reader must take within the option send_stall. nginx's send_timeout starts anew with each write.
 STALL_BYTES: Final = 64 * KIB
 

@@ -4,6 +4,7 @@ docs/robustness.md has what slowhttptest does with thousands of them.
 """
 
 import contextlib
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ import pytest
 from tests.service.client import Client, Failure, request
 from tests.service.conftest import Serve
 from tests.service.harness import Server, descriptors, wait_until
+
+from pyserver.limits import UNSENT_MAX_BYTES
 
 # Of each kind. All of them are descriptors of this process too, whose limit may be 1024.
 EACH: Final = 250
@@ -105,6 +108,24 @@ def test_a_good_client_gets_all_of_its_answers(serve: Serve, attacked: Path) -> 
     print(f"{len(took)} requests in {spent:.1f} s beside {held} slow clients, p99 {p99 * 1000:.1f} ms")
     assert held >= 3 * EACH, "they were there all the time"
     assert p99 < 5, "a machine that stands still is no fault of ours"
+    assert server.counters()["failures"] == 0
+
+
+def test_those_who_read_nothing_have_the_kernel_take_little(serve: Serve, attacked: Path) -> None:
+    """Of 20 MiB each; else it takes megabytes of each, and who asks for little has to wait until all have them."""
+    server = serve(workers=1, threads=2, settings=PATIENT, dev=False)
+    readers = 20
+    with contextlib.ExitStack() as stack:
+        for _ in range(readers):
+            client = stack.enter_context(server.client(within=30, receive_buffer=4096))
+            client.send(request("/large.bin"))
+            assert client.socket.recv(1, socket.MSG_PEEK) == b"H"  # it has begun
+        # That it takes no more is what a time shows; the buffers are full in some rounds of the worker.
+        assert server.ask("/small.txt", within=30).status == 200
+        time.sleep(0.5)
+        assert server.ask("/small.txt", within=30).status == 200
+        taken = server.counters()["bytes_sent"]
+    assert taken / readers < 3 * UNSENT_MAX_BYTES
     assert server.counters()["failures"] == 0
 
 

@@ -17,7 +17,7 @@ from typing import Final
 
 from pyserver.config import Address
 from pyserver.ipc.assignment import ADMIN
-from pyserver.limits import BACKLOG, LISTENERS_MAX
+from pyserver.limits import BACKLOG, LISTENERS_MAX, UNSENT_MAX_BYTES
 from pyserver.sd.activation import ActivationError, adopt
 from pyserver.sd.fdstore import Stored
 
@@ -48,6 +48,9 @@ class Listener:
         self.name = name
         self.socket = listening
         self.adopted = adopted
+        if listening.family != socket.AF_UNIX:
+            # Inherited too, and systemd has no directive for it.
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_MAX_BYTES)
         path = listening.getsockname() if listening.family == socket.AF_UNIX else None
         self._path = path if isinstance(path, str) and path and not adopted else None
         self._file = _identity(self._path) if self._path else None

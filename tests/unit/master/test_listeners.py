@@ -14,6 +14,7 @@ import pytest
 from tests.unit.processes import run_forked
 
 from pyserver.config import Address
+from pyserver.limits import UNSENT_MAX_BYTES
 from pyserver.master.listeners import Listener, ListenError, adopt_or_bind
 
 Bind = Callable[..., list[Listener]]
@@ -131,6 +132,7 @@ def test_what_connections_inherit_is_set_on_the_listener(bind: Bind) -> None:
     with socket.create_connection(listener.socket.getsockname()) as client, accept(listener, client) as accepted:
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == UNSENT_MAX_BYTES
 
 
 def test_it_neither_blocks_nor_is_inherited(bind: Bind, tmp_path: Path) -> None:
@@ -288,6 +290,7 @@ def test_what_was_handed_over_is_served_instead_of_what_is_configured(tmp_path: 
         assert listener.socket.getsockname() == where
         assert str(listener) == f"http://127.0.0.1:{where[1]}"
         assert not (tmp_path / "s").exists()
+        assert listener.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == UNSENT_MAX_BYTES
         talk(listener)
         listener.close()
         return 0
