@@ -82,8 +82,9 @@ def run(config: Config, enter_worker: EnterWorker) -> int:
     _raise_descriptor_limit()
     notifier = Notifier(os.environ)
     try:
-        # Nobody accepts from here on until we do.
-        handed = None if handed is None else standin.relieve(handed)
+        if handed is not None:
+            _retain()  # takes longer than the rest of our start: before anybody waits for us
+            handed = standin.relieve(handed)
         master = Master(config, enter_worker, notifier, handed)
     except (ListenError, SegmentError) as error:
         return _cannot_start(str(error), notifier)
@@ -99,6 +100,13 @@ def _cannot_start(why: str, notifier: Notifier) -> int:
     notifier.status(why)
     notifier.close()
     return 1
+
+
+def _retain() -> None:
+    """Keep the code of workers for those that come later; whoever hears that we are ready may replace the files."""
+    from pyserver import retained  # noqa: PLC0415  as late as the rest of it
+
+    retained.retain(sys.modules["pyserver"])
 
 
 def _raise_descriptor_limit() -> None:
@@ -286,10 +294,8 @@ class Master:
 
     def _while_workers_start(self) -> None:
         """Do what can wait until they are forked, and cannot until we are ready."""
-        # Keep the code of workers for those that come later: whoever hears that we are ready may replace the files.
-        from pyserver import retained  # noqa: PLC0415  as late as the rest of it
-
-        retained.retain(sys.modules["pyserver"])
+        if self._handed is None:  # else it was done while the stand-in accepted
+            _retain()
         found = sandbox.look(with_landlock=self._config.server.landlock == "auto")
         self._words[HEADER["protections"]] = found
         log.info("sandbox %s", sandbox.told(sandbox.by_name(found)))
