@@ -16,8 +16,9 @@ and the master has what it needs to mend both: the number on the first message s
 stats_mutex the master alone takes, for the fold and for its status line: workers publish their counters without it, so
 that none of them waits for another, and readers of the segment go by the fold counter (ipc.observe).
 
-What the master computes with is its own: `sent` and `in_hand` stand in the segment for others to read. Of what workers
-write (T-61: one that was taken over writes anything, anywhere in the segment) it believes no more than can be.
+What the master computes with is its own: `sent` and `in_hand` stand in the segment for others to read, and for itself
+only where one that acted for it has died with its own (go_on_from_words). Of what workers write (T-61: one that was
+taken over writes anything, anywhere in the segment) it believes no more than can be.
 """
 
 import contextlib

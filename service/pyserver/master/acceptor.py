@@ -3,7 +3,8 @@
 Owns:    the listeners while it serves them, and each client's descriptor from accept until a channel took it.
 Never:   looks at a client's bytes, blocks, spins: whenever it cannot go on it stops polling, and something (a message
          ROOM, a worker that becomes ready, a channel that drains, a timer) makes it look again.
-Used by: master.main, which gives it the poll set; master.succession, master.stopping, master.stored.
+Used by: master.main, which gives it the poll set; master.succession, master.stopping, master.stored,
+         master.standin.
 """
 
 import errno

@@ -275,7 +275,7 @@ class Master:
             how = "adopted from systemd" if listener.adopted else "bound"
             log.info("listening on %s (%s)", listener, how, extra=_fields(LISTENER=str(listener)))
         if self._handed is not None:
-            # Clients have waited for as long as an interpreter takes to start: they come before all else.
+            # Nobody has accepted since the stand-in was relieved: clients come before all else.
             self._acceptor.look_again()
             self._poll.turn()
         access = self._config.log.access

@@ -99,12 +99,12 @@ def relieve(handed: Handover) -> Handover:
 def _asked(way: socket.socket) -> tuple[_Account | None, list[int]]:
     try:
         way.send(_ORDER, socket.MSG_NOSIGNAL)
-        data, descriptors, flags, _ = socket.recv_fds(way, _ACCOUNT_MAX_BYTES, BATCH_MAX)
+        data, descriptors, _, _ = socket.recv_fds(way, _ACCOUNT_MAX_BYTES, BATCH_MAX)
     except OSError:  # it has stopped, or has gone
         return None, []
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)  # recv_fds() forgets its flags, MSG_CMSG_CLOEXEC among them
-    if not data or flags & socket.MSG_TRUNC:
+    if not data:
         return None, []
     return _Account(**json.loads(data)), descriptors
 

@@ -6,8 +6,9 @@ Fails:   the reload, with the reason told to whoever asked for it; all else goes
 Used by: master.main.
 
 see_to() begins one, and rehearses it in another process. If that went well, execute(): the process is the new code from
-there on, whose master.main takes up what was handed over, and enlists a coming crew. When all of that are ready, came()
-makes them the crew that serves; those before finish what they have, give their idle connections back, and are cleared.
+there on, whose master.main takes up what was handed over, and enlists a coming crew. Until it accepts, a stand-in does.
+When all of that crew are ready, came() makes them the crew that serves; those before finish what they have, give their
+idle connections back, and are cleared.
 """
 
 import contextlib
