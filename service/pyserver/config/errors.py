@@ -7,6 +7,7 @@ Used by: all of config; cli (prints it).
 
 import os
 import pwd
+from collections.abc import Iterable
 from typing import Final
 
 
@@ -67,6 +68,13 @@ def literal(value: object) -> str:
         # Not deeper: lists within lists may be nested as far as the parser's stack went.
         return cut(f"[{', '.join('[...]' if isinstance(item, list) else literal(item) for item in value)}]")
     return "{...}" if isinstance(value, dict) else cut(str(value))
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return which of the known words was meant, as far as one can tell; else an empty string."""
+    from difflib import get_close_matches  # noqa: PLC0415  only who has made a mistake waits for it
+
+    return next(iter(get_close_matches(word, [*known], 1)), "")
 
 
 def strerror(error: OSError) -> str:

@@ -6,7 +6,6 @@ Fails:   ConfigError; a value that a later source would replace is checked all t
 Used by: cli.
 """
 
-import difflib
 import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from pyserver.config import sites, system
 from pyserver.config.address import Address
-from pyserver.config.errors import ConfigError, Refused, cut, literal, printable
+from pyserver.config.errors import ConfigError, Refused, cut, literal, nearest, printable
 from pyserver.config.kinds import is_a
 from pyserver.config.options import DEFAULT_LISTEN, LISTS, OPTIONS, TABLES, Config, Option, options_of
 from pyserver.config.sources import Item, Keys, Setting, Source, parse, read
@@ -184,8 +183,8 @@ def _header(name: str) -> str:
 
 def _nearest(key: str, table: str) -> str:
     known = [*options_of(table), *(name.rpartition(".")[2] for name in LISTS if name.startswith(f"{table}."))]
-    if close := difflib.get_close_matches(key, known, 1):
-        return f"did you mean '{close[0]}'?"
+    if close := nearest(key, known):
+        return f"did you mean '{close}'?"
     elsewhere = [option.name for option in OPTIONS.values() if option.key == key]
     return f"did you mean '{elsewhere[0]}'?" if elsewhere else f"known are {', '.join(known)}"
 
@@ -193,12 +192,12 @@ def _nearest(key: str, table: str) -> str:
 def _unknown_at_top(name: str, value: object) -> tuple[str, str]:
     if isinstance(value, dict | list):
         known = [*TABLES, *LISTS]
-        if close := difflib.get_close_matches(name, known, 1):
-            return f"unknown table '{cut(name)}'", f"did you mean {_header(close[0])}?"
+        if close := nearest(name, known):
+            return f"unknown table '{cut(name)}'", f"did you mean {_header(close)}?"
         return f"unknown table '{cut(name)}'", f"known are {', '.join(map(_header, known))}"
     names = {option.key: option.name for option in OPTIONS.values()}
-    if close := difflib.get_close_matches(name, names, 1):
-        return f"unknown key '{cut(name)}' outside of a table", f"did you mean '{names[close[0]]}'?"
+    if close := nearest(name, names):
+        return f"unknown key '{cut(name)}' outside of a table", f"did you mean '{names[close]}'?"
     return f"unknown key '{cut(name)}' outside of a table", "write keys below a line like [server]"
 
 

@@ -11,10 +11,9 @@ import ipaddress
 import posixpath
 import re
 import urllib.parse
-from difflib import get_close_matches
 from typing import Final
 
-from pyserver.config.errors import Refused, literal
+from pyserver.config.errors import Refused, literal, nearest
 from pyserver.config.kinds import Kind, is_a
 
 
@@ -47,8 +46,8 @@ def words(*known: str) -> Kind:
     def read(value: object, _base: str) -> str:
         word = _text(value)
         if word not in known:
-            close = get_close_matches(word.lower(), known, 1)
-            raise Refused("is not known", f"write {literal(close[0])}" if close else None)
+            close = nearest(word.lower(), known)
+            raise Refused("is not known", f"write {literal(close)}" if close else None)
         return word
 
     return Kind(_either([literal(word) for word in known]), read)

@@ -6,11 +6,11 @@ Fails:   never.
 Used by: handlers.static, handlers.variants (describes what it made).
 """
 
-import hashlib
 from collections.abc import Iterable
 from typing import Final
 
 from pyserver import limits
+from pyserver.digest import blake2b
 from pyserver.files.codings import BY_NAME, CAN_MAKE
 from pyserver.files.content import Stamp
 from pyserver.files.look import Found, Known
@@ -176,7 +176,7 @@ def _told(entry: Entry) -> int:
     """
     if entry.content is None:
         return entry.stamp[4]
-    return int.from_bytes(hashlib.blake2b(entry.content, digest_size=8).digest())
+    return int.from_bytes(blake2b(entry.content, digest_size=8).digest())
 
 
 def fields(content_type: FieldValue, validator_lines: Lines, added: Lines) -> Lines:

@@ -4,7 +4,7 @@ Owns:    the reading of `?sort=name|size|time&order=asc|desc`, and how a listing
 Never:   reads a folder, or keeps a listing: a change of a file in it does not change the folder's time, so nothing
          could tell whether one is still true (T-22).
 Fails:   never.
-Used by: handlers.static.
+Used by: handlers.static, handlers.rules: both load it only for a site that lists its folders.
 
 The page works without script: a column is sorted by following its link. It loads nothing, and a policy forbids it to
 (handlers.rules). Names come from whoever may write into the folder: as text they are escaped and kept apart in their
@@ -12,8 +12,6 @@ direction, as addresses they are percent-encoded byte by byte, so that those tha
 (T-8).
 """
 
-import base64
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -23,17 +21,16 @@ from typing import Final, NamedTuple
 from urllib.parse import parse_qs
 
 from pyserver import limits
+from pyserver.digest import blake2b
 from pyserver.files.listing import Folder, Item, Key, Lister, Order, resting
+from pyserver.handlers.listings import Listing
 from pyserver.http import accept, target
-from pyserver.http.fields import Lines, field_value, written
+from pyserver.http.fields import field_value, written
 from pyserver.http.headers import joined
 from pyserver.http.request import Request
 
 _HTML: Final = b"text/html"
 _JSON: Final = b"application/json"
-
-# RFC 9111 5.2.2.5: without validators there is no use in storing it.
-NOT_STORED: Final = written(b"Cache-Control: no-store\r\n")
 
 _FIELDS: Final = {
     _HTML: written(b"Content-Type: text/html; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n"),
@@ -46,19 +43,6 @@ class Wish(NamedTuple):
 
     order: Order
     as_json: bool
-
-
-class Listing:
-    """A listing that is ready to be sent, and as the source of answers held by them until they are."""
-
-    __slots__ = ("__weakref__", "content", "digest", "fd", "fields", "media_type")
-
-    def __init__(self, media_type: bytes, fields: Lines, content: bytes, digest: bytes) -> None:
-        self.media_type = media_type
-        self.fields = fields  # the field lines that go with it
-        self.content = content
-        self.digest = digest  # of both
-        self.fd = -1  # all of it is in memory
 
 
 def wish(request: Request) -> Wish:
@@ -81,7 +65,7 @@ def render(folder: Folder, wished: Wish) -> Listing:
     """Return the listing of `folder`. Not in the leader: thousands of rows take a while."""
     kind, parts = (_JSON, as_json(folder)) if wished.as_json else (_HTML, as_html(folder, wished.order))
     content = "".join(resting(parts)).encode()
-    return Listing(kind, _FIELDS[kind], content, hashlib.blake2b(content, digest_size=32, person=kind[:16]).digest())
+    return Listing(kind, _FIELDS[kind], content, blake2b(content, digest_size=32, person=kind[:16]).digest())
 
 
 def _within(rows: Iterable[str], max_bytes: int) -> Iterator[str]:
@@ -152,8 +136,8 @@ time span { display: none; }
 # The Content-Security-Policy of the page: nothing is loaded, nothing runs, and of styles only its own counts, known by
 # its hash (CSP3 2.3.1, hash-source).
 POLICY: Final = field_value(
-    b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; style-src 'sha256-%b'"
-    % base64.b64encode(hashlib.sha256(_STYLE.encode()).digest())
+    b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    b"style-src 'sha256-8Mv7JrCxj/Bub41kAGlRpbLAQxEneLSN+MwpPfn411s='"
 )
 
 _START: Final = """\

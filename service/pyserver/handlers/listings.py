@@ -10,14 +10,30 @@ Used by: handlers.static, handlers.router (makes it). All by the leader.
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 from weakref import WeakValueDictionary
 
 from pyserver import limits
-from pyserver.handlers.listing import Listing
+from pyserver.http.fields import Lines, written
+
+# RFC 9111 5.2.2.5: without validators there is no use in storing it.
+NOT_STORED: Final = written(b"Cache-Control: no-store\r\n")
 
 # Takes what may block, for any thread, and what comes after it, for the leader.
 Start: TypeAlias = Callable[[Callable[[], None], Callable[[], None]], None]
+
+
+class Listing:
+    """A listing that is ready to be sent, and as the source of answers held by them until they are."""
+
+    __slots__ = ("__weakref__", "content", "digest", "fd", "fields", "media_type")
+
+    def __init__(self, media_type: bytes, fields: Lines, content: bytes, digest: bytes) -> None:
+        self.media_type = media_type
+        self.fields = fields  # the field lines that go with it
+        self.content = content
+        self.digest = digest  # of both
+        self.fd = -1  # all of it is in memory
 
 
 class Wanted(Protocol):

@@ -15,10 +15,10 @@ import re
 from typing import Final, NamedTuple
 
 from pyserver.config import FieldRule, Site
-from pyserver.handlers import listing
 from pyserver.handlers.security import PRESETS
 from pyserver.http import cors
 from pyserver.http.fields import (
+    NO_LINES,
     NO_VALUE,
     FieldName,
     FieldValue,
@@ -85,9 +85,14 @@ class Rules:
         policy = (b"content-security-policy", (_POLICY, PAGE_POLICY))
         own = dict([policy]) if policy[0] in self._always else {}
         self.built_in = _written({**self._always, **own}, self._vary)
-        # In a listing others have a say, so it has its policy in any case.
-        policy = (b"content-security-policy", (_POLICY, listing.POLICY))
-        self.listing = _written({**self._always, **dict([policy])}, (b"Accept", *self._vary))
+        self.listing = self._of_listings() if site.listing else NO_LINES
+
+    def _of_listings(self) -> Lines:
+        """Return what listings carry. Others have a say in what stands there, so they have their policy in any case."""
+        from pyserver.handlers.listing import POLICY  # noqa: PLC0415  with HTML and calendars: 4 ms of a start
+
+        policy = (b"content-security-policy", (_POLICY, POLICY))
+        return _written({**self._always, **dict([policy])}, (b"Accept", *self._vary))
 
     def lines(self, name: bytes, *, vary: tuple[bytes, ...] = ()) -> Added:
         """Return what the answers for the file `name` carry; they vary with the request fields `vary` too."""

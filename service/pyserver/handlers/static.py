@@ -11,7 +11,7 @@ disk only, and neither the site nor the cache.
 """
 
 import errno
-import secrets
+import os
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
@@ -25,9 +25,9 @@ from pyserver.files.look import Found, Look, ToBeListed, stamp_at_once
 from pyserver.files.mediatypes import is_packed
 from pyserver.files.policy import hidden
 from pyserver.files.resolve import STATUS_FOR_ERRNO, Root, WouldBlock, status_for
-from pyserver.handlers import entries, listing
+from pyserver.handlers import entries
 from pyserver.handlers.cache import Entry, FileCache
-from pyserver.handlers.listings import Listings, Start, Wanted
+from pyserver.handlers.listings import NOT_STORED, Listing, Listings, Start, Wanted
 from pyserver.handlers.redirects import Redirects
 from pyserver.handlers.rules import Rules
 from pyserver.handlers.trace import Trace
@@ -311,7 +311,7 @@ class StaticSite:
             if pending.page is FALLBACK:
                 return self._error(404, request, connection)
             return self._built_in(pending.page.status, request, connection, *pending.page.lines)
-        if isinstance(found, listing.Listing):
+        if isinstance(found, Listing):
             if self.trace:
                 self.trace.listing(found.media_type)
             return self._listing(request, connection, found)
@@ -445,7 +445,7 @@ class StaticSite:
 
     def _parts(self, request: Request, connection: Lines, entry: Entry, spans: Sequence[ranges.Span]) -> Response:
         """Return several spans as one content. Each part has a Content-Range, the whole none (RFC 9110 15.3.7.2)."""
-        boundary = field_value(secrets.token_hex(multipart.BOUNDARY_BYTES // 2).encode())
+        boundary = field_value(os.urandom(multipart.BOUNDARY_BYTES // 2).hex().encode())
         parts = multipart.parts(spans, entry.size, entry.media_type, boundary)
         count = sum(len(part) if isinstance(part, bytes) else part[1] for part in parts)
         length = Lines(b"Content-Length: %d\r\n" % count)
@@ -462,16 +462,16 @@ class StaticSite:
         # T-32: a boundary is for one answer only.
         return Response(206, start, b"".join(pieces), content_bytes=count, close=close, again=False)
 
-    def _listing(self, request: Request, connection: Lines, made: listing.Listing) -> "Response | Pending":
+    def _listing(self, request: Request, connection: Lines, made: Listing) -> "Response | Pending":
         """Return the listing of a folder. It has no validators, so only `*` can be a precondition that matters."""
         status = conditional.evaluate(request.fields, None, None, request.method, self.clock.second)
         if status == 304:
-            return self._bare(304, request, connection, joined_lines((listing.NOT_STORED, self._rules.listing)))
+            return self._bare(304, request, connection, joined_lines((NOT_STORED, self._rules.listing)))
         if status == 412:
             return self._error(412, request, connection)
         count, close = len(made.content), connection == lifecycle.CLOSE
         length = Lines(b"Content-Length: %d\r\n" % count)
-        lines = (made.fields, listing.NOT_STORED, self._rules.listing, length, self._asker(request))
+        lines = (made.fields, NOT_STORED, self._rules.listing, length, self._asker(request))
         start = head(200, lines, self._now(), connection)
         if request.method == b"HEAD":
             return Response(200, start, close=close)
@@ -583,7 +583,7 @@ class Pending:
         self.view = tree.generations.view(site.clock.second)  # one generation for all of the answer
         self.lists = False  # it is known to be a folder that is to be listed
         # What is there, or the errno why it is not, or a bug of ours.
-        self.outcome: Found | listing.Listing | int | Exception = errno.EIO
+        self.outcome: Found | Listing | int | Exception = errno.EIO
 
     def run_at_once(self) -> bool:
         """Look without waiting; return whether that was possible."""
@@ -614,13 +614,15 @@ class Pending:
         if not self.lists:
             start(self.run, then)
             return
+        from pyserver.handlers import listing  # noqa: PLC0415  see handlers.rules, which loads it for a site that lists
+
         key = (id(self.tree), self.view.root.identity, self.path, listing.wish(self.request))
         self._site.listings.enter(key, self, start, then)
 
     def learn(self, other: Wanted) -> bool:
         """Take what another one came to that waited for the same listing; False: it is of no use for this one."""
         assert isinstance(other, Pending)
-        of_use = isinstance(other.outcome, (int, listing.Listing))
+        of_use = isinstance(other.outcome, (int, Listing))
         if of_use:
             self.outcome = other.outcome
         return of_use
@@ -634,7 +636,7 @@ class Pending:
         """Return the answer, or what else has to be looked at for it. By the leader, after run()."""
         return self._site.conclude(self)
 
-    def _look(self, *, cached_only: bool) -> Found | listing.Listing:
+    def _look(self, *, cached_only: bool) -> Found | Listing:
         root = self.view.look(cached_only=cached_only)
         for _ in range(_SWITCHES_MAX):
             try:
@@ -646,10 +648,12 @@ class Pending:
                 root = self.view.root
         return self._look_in(root, cached_only=cached_only)
 
-    def _look_in(self, root: Root, *, cached_only: bool) -> Found | listing.Listing:
+    def _look_in(self, root: Root, *, cached_only: bool) -> Found | Listing:
         path = self.path[len(self.tree.prefix) :]
-        site, wish, lister = self._site, None, None
+        site, lister = self._site, None
         if self.lists:
+            from pyserver.handlers import listing  # noqa: PLC0415  as above
+
             wish = listing.wish(self.request)
             lister = listing.lister(self.tree.prefix, wish, site.hidden)
         look = Look(
@@ -658,7 +662,7 @@ class Pending:
             listed=site.settings.listing and self.page is None, lister=lister,
         )  # fmt: skip
         found = look.take(cached_only=cached_only)
-        return listing.render(found.folder, wish) if found.folder is not None and wish is not None else found
+        return listing.render(found.folder, wish) if found.folder is not None and lister is not None else found
 
 
 # An outcome: there is a listing to be made, and it is not yet its turn.

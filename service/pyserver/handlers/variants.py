@@ -8,13 +8,13 @@ Fails:   never; a variant that could not be made (worker.pool logs why) is not t
 Used by: handlers.static, handlers.router (the workshop). All by the leader, but _Work.run(), which any thread may call.
 """
 
-import hashlib
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Final
 
 from pyserver import limits
+from pyserver.digest import blake2b
 from pyserver.files.codings import BY_NAME
 from pyserver.handlers import entries
 from pyserver.handlers.cache import Entry, FileCache
@@ -175,7 +175,7 @@ class _Work:
 
     def run(self, outcomes: _Outcomes) -> None:
         """Code the content, unless that was done before. Any thread may call this."""
-        digest = hashlib.blake2b(self._content, digest_size=32).digest()
+        digest = blake2b(self._content, digest_size=32).digest()
         before = outcomes.find(self.coding, digest)
         if before is not None:
             (self.coded,) = before

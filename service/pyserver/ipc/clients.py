@@ -23,10 +23,11 @@ The memory is anonymous and of one crew of workers: after a reload the new ones 
 connections that come over to them are counted there.
 """
 
-import hashlib
 import mmap
-import secrets
+import os
 from typing import Final, NamedTuple
+
+from pyserver.digest import blake2b
 
 # A power of two. With it a table has 512 KiB, and 128 KiB more for each worker that runs.
 PLACES: Final = 1 << 15
@@ -67,7 +68,7 @@ class ClientTable:
 
     def __init__(self, slots: int) -> None:
         """Make one for the master and the workers that it will fork; pages that nobody touches take no memory."""
-        self._secret = secrets.token_bytes(16)
+        self._secret = os.urandom(16)
         size = _WORDS * _WORD
         self._map = mmap.mmap(-1, size + slots * PLACES * _CELL)
         whole = memoryview(self._map)
@@ -83,7 +84,7 @@ class ClientTable:
 
     def places(self, client: bytes) -> Places:
         """Return where a client stands."""
-        number = int.from_bytes(hashlib.blake2b(client, digest_size=8, key=self._secret).digest(), "little")
+        number = int.from_bytes(blake2b(client, digest_size=8, key=self._secret).digest(), "little")
         return number % PLACES, (number >> 32) % PLACES
 
     # -- rates: called by the leader of any worker ---------------------------------------------

@@ -7,7 +7,6 @@ Fails:   exit status 1 with one line on stderr when no server is found, several 
 Used by: cli; ipc.control (which server).
 """
 
-import json
 import mmap
 import re
 import sys
@@ -312,6 +311,8 @@ def _shown(segment: str) -> str:
 
 def as_document(seen: Snapshot, *, with_requests: bool = False) -> str:
     """Return the snapshot as JSON, on demand with what each thread and each request is at."""
+    import json  # noqa: PLC0415  for programs that ask; a server that starts does without
+
     values = seen._asdict()
     del values["buckets"]
     times = {name: _times(each, seen.totals[name]) | _buckets(each) for name, each in seen.buckets.items()}

@@ -10,7 +10,6 @@ Through execve(2) go: the process id and so the children, the record lock on the
 signals that wait, the environment, and the descriptors that are not close-on-exec.
 """
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, MutableMapping
@@ -133,6 +132,8 @@ class Handover(NamedTuple):
 
 def write(handover: Handover) -> int:
     """Return a memory file with the document in it, close-on-exec."""
+    import json  # noqa: PLC0415  at a reload; a server that starts does without
+
     document = {
         "layout": LAYOUT,
         **handover._asdict(),
@@ -153,6 +154,8 @@ def receive(environ: MutableMapping[str, str]) -> Handover | None:
     number = environ.pop(VARIABLE, "")
     if not number:
         return None
+    import json  # noqa: PLC0415  as above
+
     with os.fdopen(int(number), "rb") as file:
         file.seek(0)
         document = json.load(file)

@@ -37,7 +37,6 @@ from pyserver.worker.accesslog import AccessLog
 from pyserver.worker.admission import Admission
 from pyserver.worker.connection import Connections
 from pyserver.worker.failures import Failures, share_of
-from pyserver.worker.jsonlog import JsonLog
 from pyserver.worker.pool import Pool
 from pyserver.worker.proxies import Proxies
 from pyserver.worker.records import Records
@@ -116,7 +115,11 @@ def run(assignment: Assignment) -> int:
 def _access_log(options: Log, clock: Clock, slot: int) -> AccessLog | None:
     if options.access == "off":
         return None
-    return AccessLog(options.access, clock) if options.format == "combined" else JsonLog(options.access, clock, slot)
+    if options.format == "combined":
+        return AccessLog(options.access, clock)
+    from pyserver.worker.jsonlog import JsonLog  # noqa: PLC0415  with json, which most have no use for
+
+    return JsonLog(options.access, clock, slot)
 
 
 def _others(assignment: Assignment, clock: Clock) -> dict[int, Handler]:

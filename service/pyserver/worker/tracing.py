@@ -8,8 +8,8 @@ An answer that says such things is nobody else's. It is a copy of the one that t
 lines in it; what is remembered and compared never has them.
 """
 
+import os
 import re
-import secrets
 import time
 from typing import Final
 
@@ -46,7 +46,7 @@ class Tracing:
         self._server_timing = options.server_timing
         # Nobody guesses it, and no two workers share it. Whoever has seen an identity can tell which are near to it:
         # it is a name, not a secret.
-        self._prefix = secrets.token_hex(8).encode()
+        self._prefix = os.urandom(8).hex().encode()
         self._count = 0
 
     def identity(self, head: bytes) -> FieldValue:

@@ -1,8 +1,10 @@
+import json
 import os
+import sys
 
 import pytest
 
-from pyserver.config.errors import ConfigError, literal, place, printable, strerror, whoever_we_are
+from pyserver.config.errors import ConfigError, literal, nearest, place, printable, strerror, whoever_we_are
 
 
 def test_an_error_is_one_line_and_keeps_its_parts() -> None:
@@ -71,3 +73,14 @@ def test_whoever_has_no_name() -> None:
         assert whoever_we_are() == "uid 54321"
     finally:
         os.seteuid(0)
+
+
+def test_every_character_is_quoted_as_json_does() -> None:
+    for code in range(sys.maxunicode + 1):
+        if code < 0x300 or code % 97 == 0:
+            assert literal(chr(code)) == json.dumps(chr(code), ensure_ascii=False)
+
+
+@pytest.mark.parametrize(("word", "expected"), [("worker", "workers"), ("thread", "threads"), ("xyzzy", "")])
+def test_what_was_meant(word: str, expected: str) -> None:
+    assert nearest(word, ("workers", "threads", "queue")) == expected

@@ -6,8 +6,7 @@ from typing import Self
 import pytest
 
 from pyserver import limits
-from pyserver.handlers.listing import Listing
-from pyserver.handlers.listings import Listings, Wanted
+from pyserver.handlers.listings import Listing, Listings, Wanted
 from pyserver.http.fields import NO_LINES
 
 

@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import re
 
 import pytest
@@ -6,7 +8,7 @@ from pyserver.http import response
 from pyserver.http.dates import imf_fixdate
 from pyserver.http.fields import NO_LINES, written
 from pyserver.http.lifecycle import CLOSE
-from pyserver.http.response import Head, Response, error_page, error_response, head, reason
+from pyserver.http.response import PAGE_POLICY, Head, Response, error_page, error_response, head, reason
 
 DATE = imf_fixdate(784111777)
 
@@ -70,3 +72,8 @@ def test_an_error_response_that_ends_the_connection_says_so() -> None:
 
 def test_a_response_says_what_it_is() -> None:
     assert repr(Response(200, Head(b""), content_bytes=5, close=True)) == "<Response 200, 5 bytes, close>"
+
+
+def test_the_policy_of_an_error_page_lets_its_own_style_through() -> None:
+    (style,) = re.findall(rb"<style>(.*)</style>", error_page(404), re.DOTALL)
+    assert PAGE_POLICY.endswith(b"style-src 'sha256-%b'" % base64.b64encode(hashlib.sha256(style).digest()))
