@@ -211,6 +211,11 @@ class Segment:
             self.words[HEADER[name]] = words[HEADER[name]]
         return True
 
+    def fileno(self) -> int:
+        """Return the descriptor by which another process can map it."""
+        assert self._fd is not None
+        return self._fd
+
     def descriptors(self) -> list[int]:
         """Return this process's descriptors of it, to be handed over: the lock goes with the first that is closed.
 

@@ -32,7 +32,7 @@ def inherit(stored: list[Stored], segment: Segment, notifier: Notifier) -> None:
         os.close(one.descriptor)
         stored.remove(one)
         notifier.unstore(one.name)
-    notifier.store(fdstore.SEGMENT, [segment.descriptors()[0]])
+    notifier.store(fdstore.SEGMENT, [segment.fileno()])
 
 
 def go_on(stored: list[Stored], acceptor: Acceptor, origins: Sequence[Origin], notifier: Notifier) -> None:

@@ -77,7 +77,7 @@ class Pool:
         self._tally = tally
         self._access = access
         self._poll = poll
-        self._threads = assignment.config.server.threads
+        self._threads = assignment.config.server.threads  # this one included; later, how many there are
 
         self.t_mutex = threading.Lock()  # held by the leader
         self._shutdown = False  # read and written by the leader
@@ -105,22 +105,31 @@ class Pool:
 
     def run(self) -> None:
         """Be the pool, this thread included, until the worker has drained."""
-        others: list[threading.Thread] = []
-        for number in range(1, self._threads):
-            thread = threading.Thread(target=self.worker_thread, args=(number,), name=f"pool-{number}")
-            try:
-                thread.start()
-            except RuntimeError:  # the limit of tasks, or no memory for a stack: some are better than none
-                wished, self._threads = self._threads, number
-                log.error("only %d of %d threads could be started (TasksMax=)", number, wished)  # noqa: TRY400
-                break
-            others.append(thread)
         self._publish()
-        self._report(Kind.READY)
+        others = self._start_others()
+        if not others:
+            self._report(Kind.READY)
         self.worker_thread()
         for thread in others:
             thread.join()
         self._publish()
+
+    def _start_others(self) -> list[threading.Thread]:
+        """Start the other threads. With the first of them we are ready: it leads while the rest come, for clients wait."""
+        wished, others = self._threads, list[threading.Thread]()
+        for number in range(1, wished):
+            self._threads = number + 1  # before it may lead
+            thread = threading.Thread(target=self.worker_thread, args=(number,), name=f"pool-{number}")
+            try:
+                thread.start()
+            except RuntimeError:  # the limit of tasks, or no memory for a stack: some are better than none
+                self._threads = number
+                log.error("only %d of %d threads could be started (TasksMax=)", number, wished)  # noqa: TRY400
+                break
+            others.append(thread)
+            if number == 1:
+                self._report(Kind.READY)
+        return others
 
     def worker_thread(self, number: int = 0) -> None:
         """Follow, lead, do what may block, and follow again: the life of each thread."""
