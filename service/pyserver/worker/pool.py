@@ -115,7 +115,7 @@ class Pool:
         self._publish()
 
     def _start_others(self) -> list[threading.Thread]:
-        """Start the other threads. With the first of them we are ready: it leads while the rest come, for clients wait."""
+        """Start the other threads. With the first of them we are ready: it leads while the others come."""
         wished, others = self._threads, list[threading.Thread]()
         for number in range(1, wished):
             self._threads = number + 1  # before it may lead
