@@ -50,14 +50,14 @@ def draw(curves: Sequence[Curve], where: str, how: str) -> str:
         return _LEFT + share / widest * (_WIDTH - _LEFT - _RIGHT)
 
     def of_goodput(share: float) -> float:
-        return _TOP + _PANEL * (1 - share)
+        return _TOP + _PANEL * (1 - min(1.1, share))
 
     def of_wait(ms: float) -> float:
         return _TOP + 2 * _PANEL + _GAP - _PANEL * math.log(ms / low) / math.log(high / low)
 
     size = f'viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}"'
     label = escape(_spoken(curves))
-    above, below = "right answers to clients that still wait, of the most it ever gave", "99th percentile of their wait"
+    above, below = "right answers to clients that still wait, of what it can serve", "99th percentile of their wait"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{label}">',
         f"<style>{_STYLE}</style>",
@@ -81,7 +81,7 @@ def draw(curves: Sequence[Curve], where: str, how: str) -> str:
         _Line(
             curve,
             contents.index(curve.content),
-            [(x(one.share), of_goodput(one.goodput / curve.peak)) for one in curve.points],
+            [(x(one.share), of_goodput(one.goodput / one.can)) for one in curve.points],
         )
         for curve in curves
     ]
@@ -133,7 +133,7 @@ def _name(curve: Curve) -> str:
 def _spoken(curves: Sequence[Curve]) -> str:
     """Return the picture in words, for those who cannot see it."""
     told = [
-        f"{_name(curve)}: {last.goodput / curve.peak:.0%} of the most it ever gave, at {last.share:g} times the load"
+        f"{_name(curve)}: {last.goodput / last.can:.0%} of what it can serve, at {last.share:g} times that load"
         for curve in curves
         for last in curve.points[-1:]
     ]

@@ -11,10 +11,10 @@ processes together. The clients, and all that the kernel does for them on their 
 
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
 from typing import Final, NamedTuple
 
 from benchmarks.client import Failed
@@ -29,6 +29,7 @@ CONTENTS: Final = {"10 KiB": "/10k.html", "1 MiB": "/1m.bin"}
 PATIENCE_S: Final = 2.0  # then a client leaves
 QUEUE_WAIT_S: Final = 0.5  # for which ours lets it wait
 _CALIBRATED_S: Final = 1.5
+_REST_S: Final = 4.0  # between two loads: what waits is over by then, and what was done about it
 _WARM_UP_S: Final = 3.0  # longer than the patience: by then what waits is what will wait
 _CLIENTS: Final = 32  # of those that are always there, when it is measured what a server can do
 _GROUPS: Final = (Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup"))  # of version 1, of version 2
@@ -39,8 +40,8 @@ _PERIOD_US: Final = 20_000  # ... in so much time
 class Point(NamedTuple):
     """One load."""
 
-    share: float  # of what the server can do
-    can: float  # what it could do just before: answers a second while it always has something to do, and no more
+    share: float  # of what the server could do before
+    can: float  # what it could do just before and after: answers a second while it always has something to do
     offered: float  # clients a second
     goodput: float  # right answers a second, to clients that still waited for them
     refused: float  # of them, the share of clients that got 503 ...
@@ -59,11 +60,6 @@ class Curve(NamedTuple):
     content: str
     points: Sequence[Point]
 
-    @property
-    def peak(self) -> float:
-        """The most right answers a second that it gave: to clients that are always there, or to those that come."""
-        return max([median(one.can for one in self.points), *(one.goodput for one in self.points)])
-
 
 def measure(
     server: Server, folder: Path, site: Path, seconds: float, content: str, shares: Sequence[float] = SHARES
@@ -78,14 +74,16 @@ def measure(
     try:
         with running(server, setting, str(SERVER_CORE)) as instance, held_back(instance.pid):
             saturate(address, request, _CLIENTS, _CALIBRATED_S)
+            can = [saturate(address, request, _CLIENTS, _CALIBRATED_S)]
             points = []
             for share in shares:
-                # Before each: a machine that others use too is not as fast all the time.
-                can = saturate(address, request, _CLIENTS, _CALIBRATED_S)
-                if not can:
+                if not can[-1]:
                     raise Failed(f"{server.name} answers nothing")
-                fared = offer(address, request, can * share, seconds, patience=PATIENCE_S, warm_up=_WARM_UP_S)
-                points.append(point(share, can, fared))
+                fared = offer(address, request, can[-1] * share, seconds, patience=PATIENCE_S, warm_up=_WARM_UP_S)
+                time.sleep(_REST_S)
+                # Before and after each: a machine that others use too is not as fast all the time.
+                can.append(saturate(address, request, _CLIENTS, _CALIBRATED_S))
+                points.append(point(share, (can[-2] + can[-1]) / 2, fared))
             return Curve(server.name, content, points)
     finally:
         os.sched_setaffinity(0, before)
@@ -137,14 +135,14 @@ def _ms(seconds: float | None) -> float | None:
 
 
 def table(curves: Sequence[Curve]) -> list[list[str]]:
-    """Return rows of text, the first one the header; goodput is told in shares of the peak."""
+    """Return rows of text, the first one the header; goodput is told in shares of what the server can do."""
     rows = [["server", "answers", "offered", "goodput", "refused", "left", "cut", "p50", "p99", "p99 of 503"]]
     rows += [
         [
             curve.server,
             curve.content,
             f"{one.share:g} x {one.can:.0f}/s",
-            f"{one.goodput / curve.peak:.0%}",
+            f"{one.goodput / one.can:.0%}",
             f"{one.refused:.0%}",
             f"{one.left:.0%}",
             f"{one.cut:.0%}",

@@ -209,6 +209,10 @@ BACKLOG: Final = 4096
 BACKLOG_LOOK_S: Final = 0.25
 BACKLOG_LOOK_MIN_S: Final = 0.05
 
+# Where the option queue_wait is longer, this is what counts for how many may wait: few clients would stay for longer,
+# and those who find no room have lost nothing but time.
+BACKLOG_WAIT_S: Final = 4.0
+
 # So many may always wait, in our queue and in the kernel: it takes some to keep workers busy while the master sleeps.
 BACKLOG_MIN: Final = 16
 

@@ -26,7 +26,7 @@ from pyserver.ipc import lengths
 from pyserver.ipc.assignment import ADMIN
 from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import HEADER, LENGTHS, Segment
-from pyserver.limits import BACKLOG_LOOK_MIN_S, BACKLOG_LOOK_S, BACKLOG_MIN, SHED_TOLD_S, TICK_S
+from pyserver.limits import BACKLOG_LOOK_MIN_S, BACKLOG_LOOK_S, BACKLOG_MIN, BACKLOG_WAIT_S, SHED_TOLD_S, TICK_S
 from pyserver.master.listeners import Listener
 
 log = logging.getLogger("pyserver")
@@ -50,7 +50,7 @@ class Room:
         self.most = most
         self.room = room
         self.rate: float | None = None  # taken a second, while some waited
-        self._bound = bound
+        self._bound = bound = min(bound, BACKLOG_WAIT_S)
         self._over_s = min(max(_RATE_OVER_S[0], bound * _TOO_LONG), _RATE_OVER_S[1])
         self._seen_at = self._since = 0.0  # the last look; since when there was somebody who waited
         self._waiting = self._taken = 0  # then
@@ -112,7 +112,7 @@ class Backlogs:
         queue: Queue,
         segment: Segment,
         accepted: Sequence[int],  # ever, of each listener
-        bound: float,  # seconds; 0: nobody waits too long
+        bound: float,  # seconds that anybody may wait; 0: any time
         left: Mapping[int, int],
     ) -> None:
         """Begin as things are; `left` are lengths that a killed master has noted, besides those in the segment."""

@@ -86,10 +86,9 @@ def test_a_crowd_that_is_served_within_half_the_bound_is_let_in() -> None:
 
 
 def test_workers_that_stand_still_for_a_moment_keep_nobody_out() -> None:
-    """As when one hangs, with a bound that is longer than until it is replaced."""
-    crowd = Crowd(bound=30)
+    crowd = Crowd(bound=4)
     crowd.pass_by(5, come=900, serve=1000)
-    assert {MOST} == set(crowd.pass_by(6, come=300, serve=0))
+    assert {MOST} == set(crowd.pass_by(1.5, come=300, serve=0))
     assert {MOST} == set(crowd.pass_by(10, come=300, serve=1000))
 
 
@@ -195,6 +194,17 @@ def test_who_waits_at_a_unix_socket_is_let_into_the_queue(opened: ExitStack, tmp
     place.look(backlogs, 4 * BOUND)
     assert place.lengths()[0] == BACKLOG_MIN // 2
     assert place.queue.room == 64
+
+
+def test_nobody_is_to_wait_for_half_a_minute(opened: ExitStack) -> None:
+    """That is the default, for the sake of those who wait for a worker that hangs."""
+    place = Place(opened, "http")
+    backlogs = place.backlogs(bound=30)
+    place.come(0, 2 * BACKLOG_MIN)
+    place.look(backlogs, 1.5)
+    assert place.lengths() == [LENGTH]
+    place.look(backlogs, 6)
+    assert place.lengths() == [BACKLOG_MIN // 2]
 
 
 def test_without_a_bound_nothing_is_shortened(opened: ExitStack) -> None:
