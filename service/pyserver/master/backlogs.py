@@ -41,6 +41,7 @@ _GROWTH: Final = 0.25  # of what may wait, at each look
 _RATE_OVER_S: Final = (0.5, 5.0)  # the rate is a mean over a part of the bound, within these
 _QUEUE_SHARE: Final = 0.25  # of what may wait: in the queue. The kernel holds the others at no cost
 _DROPS: Final = 1 << 32  # they are counted modulo that
+_DROPPED_MAX: Final = 1 << 62
 
 
 class Room:
@@ -129,6 +130,8 @@ class Backlogs:
         self._lengths = {one: max(length, kept.get(numbers[one], 0)) for one, length in found.items()}
         lengths.write(self._words, LENGTHS, {numbers[one]: length for one, length in self._lengths.items()})
         self._drops = {one: Drops(one, listeners.index(one), accepted) for one in found}
+        # Of an earlier life; from here on what counts is ours, whatever somebody writes there (T-61).
+        self._dropped = self._words[HEADER["backlog_drops"]] % _DROPPED_MAX
         configured, now = sum(self._lengths.values()), sum(found.values())
         most = queue.capacity + configured
         self._short = now < configured  # by an earlier life of ours, or a killed master
@@ -156,10 +159,11 @@ class Backlogs:
         self._looked_at = now
         held = {one: backlog.held(one.socket) for one in self._lengths}
         for one, (waiting, length) in held.items():
-            self._words[HEADER["backlog_drops"]] += self._drops[one].count(full=self._short or waiting > length)
+            self._dropped += self._drops[one].count(full=self._short or waiting > length)
         queue = self._queue
         waiting = queue.depth + queue.in_hand + sum(waiting for waiting, _ in held.values())
         self._waits = waiting > 0
+        self._words[HEADER["backlog_drops"]] = self._dropped
         if self._bound:
             self._law.most = queue.capacity + sum(self._lengths.values())
             self._let_wait(self._law.see(now, waiting, queue.gone), held, now)
@@ -183,13 +187,12 @@ class Backlogs:
 
     def _tell(self, now: float) -> None:
         """Tell that it has begun, every so often at most, and that it is over."""
-        drops = self._words[HEADER["backlog_drops"]]
         if self._short and now >= self._tell_at:
-            self._tell_at, self._told = now + SHED_TOLD_S, drops
+            self._tell_at, self._told = now + SHED_TOLD_S, self._dropped
             law = self._law
             log.warning("more clients come than can be served, %d may wait instead of %d", law.room, law.most)
         elif not self._short and self._told is not None:
-            log.info("as many clients as ever may wait again; %d attempts found no room", drops - self._told)
+            log.info("as many clients as ever may wait again; %d attempts found no room", self._dropped - self._told)
             self._told = None
 
     def _show(self, wanted: Iterable[int]) -> None:

@@ -12,8 +12,9 @@ from tests.unit.processes import die, run_forked, wait_until
 from pyserver import backlog
 from pyserver.ipc import segment as segments
 from pyserver.ipc.assignment import ADMIN
+from pyserver.ipc.lengths import WORDS
 from pyserver.ipc.queue import Queue
-from pyserver.ipc.segment import HEADER, Segment
+from pyserver.ipc.segment import HEADER, LENGTHS, Segment
 from pyserver.limits import BACKLOG_MIN
 from pyserver.master.backlogs import Backlogs, Drops, Room
 from pyserver.master.listeners import Listener
@@ -275,6 +276,23 @@ def test_who_follows_a_killed_master_knows_it_too(opened: ExitStack) -> None:
     place = here()
     place.backlogs(left=left).restore()
     assert place.lengths() == [LENGTH]
+
+
+def test_what_stands_in_the_segment_ends_nobody(opened: ExitStack) -> None:
+    """T-61: at most a backlog is longer than it was."""
+    place = Place(opened, "http")
+    backlogs = place.backlogs()
+    words = place.segment.words
+    for value in (2**64 - 1, 1 << 63, 1 << 31, 0):
+        for at in (HEADER["backlog"], HEADER["backlog_drops"], *range(LENGTHS, LENGTHS + WORDS)):
+            words[at] = value
+        place.come(0, 2 * LENGTH)
+        place.look(backlogs, 2)
+        assert words[HEADER["backlog_drops"]] < 1 << 63
+        words[HEADER["backlog_drops"]] = value
+        backlogs = place.backlogs()
+    backlogs.restore()
+    assert place.lengths()[0] >= BACKLOG_MIN // 2
 
 
 # -- what found no room -----------------------------------------------------------------------------
