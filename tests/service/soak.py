@@ -36,6 +36,7 @@ from tests.service.invariants import assert_no_slot_leaked, own_descriptors, tot
 NOISE_SHARE, NOISE_SHARE_SHORT, SHORT_S = 0.05, 0.25, 300
 WARM_SHARE = 0.2  # of the run: caches fill, buffers find their size
 
+PAUSE = 0.1
 KILLED_EVERY_S = 5.0
 DEPLOYED_EVERY_S = 3.0
 RELOADS, RELOADS_SHORT = 6, 2
@@ -286,8 +287,9 @@ def soak(seconds: float, *, seed: int, rest: float = 0.01, say: Callable[[str], 
             server.ready()
             _run(server, site, outcome, chance, rest, say)
         finally:
-            unwanted = [number for number, line in enumerate(server.log) if UNWANTED.search(line)][:3]
-            outcome.amiss += ["\n".join(server.log[max(0, number - 3) : number + 20]) for number in unwanted]
+            unwanted = [number for number, line in enumerate(server.log) if UNWANTED.search(line)]
+            if unwanted:  # all of it: what it says is often last
+                outcome.amiss.append("\n".join(server.log[max(0, unwanted[0] - 10) : unwanted[-1] + 40]))
             server.may_complain = True  # it is said here, with what stands around it
             server.finish()
     growth, noise = grown(outcome.samples)
@@ -378,7 +380,7 @@ def _trouble(
         if now >= say_at:
             say_at += 60
             say(f"{(now - began) / 60:.0f} min: {outcome.samples[-1]}, {server.counters()['requests']} requests")
-        time.sleep(max(0.0, min(1.0, outcome.seconds / 60, end - time.monotonic())))
+        time.sleep(max(0.0, min(PAUSE, outcome.seconds / 60, end - time.monotonic())))
 
 
 def _sees_release(server: Server, site: Site, outcome: Outcome) -> None:
