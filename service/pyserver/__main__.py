@@ -3,7 +3,7 @@
 import gc
 import sys
 
-gc.disable()  # what is loaded now stays; pyserver.cli turns it on again
+gc.disable()  # what is loaded now stays; pyserver.cli, or the master, turns it on again
 
 from pyserver.cli import main  # noqa: E402
 

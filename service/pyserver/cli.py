@@ -35,6 +35,7 @@ EX_CONFIG: Final = 78  # sysexits.h
 _ERR, _WARNING, _INFO = 3, 4, 6  # syslog(3)
 _FORMATS: Final = ("gz", "br", "zst")  # endings of siblings (files.codings)
 _JOBS_MAX: Final = 256
+_COLUMNS: Final = 80  # where nobody tells how wide the terminal is
 _PERIOD_MIN_S, _PERIOD_MAX_S = 0.2, 60.0
 EX_INTERRUPTED: Final = 130  # what a shell reports for SIGINT
 
@@ -423,9 +424,29 @@ def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
+class _AsWideAsTheTerminal(argparse.RawDescriptionHelpFormatter):
+    """A form of the help. It is asked at each start: argparse asks it how options will look, to be sure that they can.
+
+    How wide the terminal is argparse learns from shutil, which loads archives for that: 2 ms that clients wait for.
+    """
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    told = os.environ.get("COLUMNS", "")
+    if told.isascii() and told.isdecimal() and int(told):
+        return int(told)
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or _COLUMNS
+    except (ValueError, OSError, AttributeError):  # it is no terminal, or closed
+        return _COLUMNS
+
+
 # Not abbreviated: `--re` in a unit file would mean something else one day.
 _AS_WRITTEN: Final[dict[str, Any]] = {
-    "formatter_class": argparse.RawDescriptionHelpFormatter,
+    "formatter_class": _AsWideAsTheTerminal,
     "allow_abbrev": False,
 }
 

@@ -31,6 +31,7 @@ WASTE: Final = {
     "http": "HTTPStatus: half a millisecond",
     "importlib.abc": "keeping the code of workers: with tempfile and archives 4 to 8 ms",
     "tempfile": "importlib.abc",
+    "shutil": "the width of the terminal, for argparse: with archives 2 ms",
     "importlib.metadata": "nothing: versions are constants",
     "subprocess": "nothing: a server starts no program",
     "asyncio": "nothing",

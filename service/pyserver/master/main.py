@@ -407,7 +407,7 @@ class Master:
             "worker %d (generation %d) ready after %.2f s", place.slot, place.generation, now - place.spawned_at,
             extra=_fields(WORKER=place.slot),
         )  # fmt: skip
-        if self._left:
+        if self._left and not self._stopping.begun:  # else systemd keeps them, for the next
             stored.go_on(self._left, self._acceptor, self._origins, self._notifier)
         workers = self._workers
         if place.generation > 1:
