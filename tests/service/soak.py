@@ -36,7 +36,6 @@ from tests.service.invariants import assert_no_slot_leaked, own_descriptors, tot
 NOISE_SHARE, NOISE_SHARE_SHORT, SHORT_S = 0.05, 0.25, 300
 WARM_SHARE = 0.2  # of the run: caches fill, buffers find their size
 
-PAUSE = 0.1
 KILLED_EVERY_S = 5.0
 DEPLOYED_EVERY_S = 3.0
 RELOADS, RELOADS_SHORT = 6, 2
@@ -380,7 +379,7 @@ def _trouble(
         if now >= say_at:
             say_at += 60
             say(f"{(now - began) / 60:.0f} min: {outcome.samples[-1]}, {server.counters()['requests']} requests")
-        time.sleep(max(0.0, min(PAUSE, outcome.seconds / 60, end - time.monotonic())))
+        time.sleep(max(0.0, min(1.0, outcome.seconds / 60, end - time.monotonic())))
 
 
 def _sees_release(server: Server, site: Site, outcome: Outcome) -> None:
