@@ -18,6 +18,8 @@ from typing import NamedTuple
 import pytest
 from docs.generate import PROJECT
 
+AUDITOR = PROJECT / ".cache/audit/venv/bin/pip-audit"
+NOBODY = "http://127.0.0.1:1/"  # of the ports that only root may use the lowest: nobody listens there
 HOLE = {
     "id": "PYSEC-2099-1",
     "summary": "a hole",
@@ -78,6 +80,16 @@ def database() -> Iterator[Database]:
         thread.join()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _auditor() -> None:
+    """Have pip-audit installed, if it can be had: where .ci/run was before, it is there or is not to be had."""
+    if not AUDITOR.exists():
+        nobody = {**os.environ, "PYSERVER_OSV_URL": NOBODY}
+        subprocess.run(["timeout", "60", PROJECT / "dev", "audit"], env=nobody, capture_output=True, check=False)
+    if not AUDITOR.exists():
+        pytest.skip("pip-audit is not to be had")
+
+
 class Run(NamedTuple):
     status: int
     told: str  # to `./dev test`
@@ -101,8 +113,6 @@ esac
     done = subprocess.run(
         [tmp_path / ".ci/run"], env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
     )
-    if not (PROJECT / ".cache/audit/venv/bin/pip-audit").exists():
-        pytest.skip("pip-audit is not to be had")
     return Run(done.returncode, done.stdout.splitlines()[-1], done.stderr)
 
 
@@ -124,8 +134,7 @@ def test_a_hole_fails_the_run(database: Database, tmp_path: Path) -> None:
 @pytest.mark.parametrize("answer", ["error", "nobody"])
 def test_that_nobody_can_be_asked_is_told_and_fails_nothing(database: Database, tmp_path: Path, answer: str) -> None:
     database.answer = answer
-    # Nobody listens at port 1, the lowest of those that only root may use.
-    done = run(tmp_path, database.url if answer == "error" else "http://127.0.0.1:1/")
+    done = run(tmp_path, database.url if answer == "error" else NOBODY)
     assert (done.status, done.told) == (0, "CI=true failed=nothing"), done.said
     assert "whether there are known holes could not be asked" in done.said
 
