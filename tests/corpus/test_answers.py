@@ -212,6 +212,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(name=st.just("X-Mine") | ANY_TEXT, value=ANY_TEXT | ANY_TEXT.map('attachment; filename="{}"'.format))
 @example("X-Mine", "a\r\nSet-Cookie: evil=1")
 @example("X-Mine: a\r\nY", "b")
+@example("X: y", "")
 @example("Content-Disposition", 'attachment; filename="\r\n\r\n<script>"')
 @example("Vary", "Cookie\r\nX: y")
 def test_a_field_of_the_configuration_is_one_line_or_refused(root: Path, name: str, value: str) -> None:
@@ -220,7 +221,7 @@ def test_a_field_of_the_configuration_is_one_line_or_refused(root: Path, name: s
     site = built(Site(str(root), fields=(FieldRule("/**", {name: value}),)), clock)
     assert plain is not None
     if site is None:
-        assert not ANY_LINE.fullmatch(f"{name}: {value}".encode(errors="replace"))
+        assert ":" in name or not ANY_LINE.fullmatch(f"{name}: {value}".encode())
         return
     added = set(lines_of(asked(site))) ^ set(lines_of(asked(plain)))
     assert all(line.lower().startswith(name.lower().encode() + b":") for line in added)
