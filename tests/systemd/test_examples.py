@@ -99,6 +99,53 @@ def test_a_unix_socket_for_a_proxy(service: Service) -> None:
     assert service.machine.output("ls", "/run/pyserver.sock", status=None) == ""
 
 
+@contextmanager
+def placed(service: Service, name: str) -> Iterator[str]:
+    """Have an example that is no unit where its comment says."""
+    text = (EXAMPLES / name).read_text()
+    found = re.search(r"As (/etc/\S+?)[:,] ", " ".join(text.split()))
+    assert found is not None
+    service.machine.output("mkdir", "-p", str(Path(found[1]).parent))
+    service.machine.write(found[1], text)
+    try:
+        yield found[1]
+    finally:
+        service.machine.output("rm", found[1])
+
+
+def test_a_preset(service: Service) -> None:
+    units = ("pyserver.socket", "pyserver.service")
+
+    def enabled() -> str:
+        return service.machine.output("systemctl", "is-enabled", *units, status=None)
+
+    service.machine.output("systemctl", "disable", *units)
+    assert enabled() == "disabled\ndisabled\n"
+    with placed(service, "pyserver.preset"):
+        try:
+            service.machine.output("systemctl", "preset", *units)
+            assert enabled() == "enabled\nenabled\n"
+        finally:
+            service.machine.output("systemctl", "disable", *units)
+
+
+def test_a_folder_for_several_who_deploy(service: Service) -> None:
+    """What is made in it is the group's, whoever makes it, and the server reads it."""
+    with placed(service, "pyserver.tmpfiles.conf") as place:
+        service.machine.output("systemd-tmpfiles", "--create", place)
+        try:
+            service.machine.write("/srv/www/index.html", "deployed\n")
+            stat = service.machine.output("stat", "--format=%U %G %a", "/srv/www", "/srv/www/index.html")
+            assert stat.splitlines()[0] == "root users 2775"
+            assert stat.splitlines()[1].startswith("root users ")
+            service.configure(CONFIG.replace("/var/www/pyserver", "/srv/www"))
+            service.start()
+            assert service.get("/") == "deployed\n"
+            service.stop()
+        finally:
+            service.machine.output("rm", "-r", "/srv/www")
+
+
 def test_addresses(service: Service) -> None:
     with installed(service, "addresses.conf"):
         service.machine.output("systemctl", "restart", "pyserver.socket", "pyserver.service")
