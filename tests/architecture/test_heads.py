@@ -50,7 +50,7 @@ from pyserver.clock import Clock
 from pyserver.config import Tracing as Options
 from pyserver.handlers.cache import Entry
 from pyserver.handlers.entries import fields
-from pyserver.handlers.listing import Listing
+from pyserver.handlers.listings import Listing
 from pyserver.handlers.static import Page
 from pyserver.http import cors, dates, fields as types, lifecycle, multipart, ranges, response, validators
 from pyserver.worker.tracing import Tracing

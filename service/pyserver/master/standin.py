@@ -15,7 +15,6 @@ mutex that a worker died with. Then it is as it was without it.
 
 import contextlib
 import functools
-import json
 import logging
 import os
 import select
@@ -106,6 +105,8 @@ def _asked(way: socket.socket) -> tuple[_Account | None, list[int]]:
         os.set_inheritable(descriptor, False)  # recv_fds() forgets its flags, MSG_CMSG_CLOEXEC among them
     if not data:
         return None, []
+    import json  # noqa: PLC0415  as in master.handover: a start without a reload does without
+
     return _Account(**json.loads(data)), descriptors
 
 
@@ -144,6 +145,8 @@ def serve(
 
 
 def _hand_back(way: socket.socket, acceptor: Acceptor, queue: Queue, slots: Sequence[int]) -> None:
+    import json  # noqa: PLC0415
+
     carried = acceptor.carried
     account = _Account(
         sent=[(slot, queue.number(slot)) for slot in slots],
