@@ -136,16 +136,11 @@ class Backlogs:
         most = queue.capacity + configured
         self._short = now < configured  # by an earlier life of ours, or a killed master
         self._law = Room(most, bound, now if self._short else most)
-        self._looked_at = 0.0
+        self.due = 0.0 if found else inf  # monotonic: when to look again; asked for each time that clients come
         self._waits = False  # somebody did, at the last look
         self._tell_at = 0.0  # monotonic: when it is worth a line in the log again
         self._told: int | None = None  # the drops by the time that it was told
         self._show(found.values())
-
-    @property
-    def due(self) -> float:
-        """When to look again, if there is anything to look at."""
-        return self._looked_at + self._every_s if self._lengths else inf
 
     @property
     def wake_at(self) -> float | None:
@@ -156,7 +151,7 @@ class Backlogs:
         """See how many wait, and let more or fewer do so."""
         if now < self.due:
             return
-        self._looked_at = now
+        self.due = now + self._every_s
         held = {one: backlog.held(one.socket) for one in self._lengths}
         for one, (waiting, length) in held.items():
             self._dropped += self._drops[one].count(full=self._short or waiting > length)
@@ -204,7 +199,7 @@ class Backlogs:
             if one.fileno() >= 0:
                 _listen(one, backlog.held(one.socket)[1], length)
         self._lengths = {}
-        self._short = self._waits = False
+        self.due, self._short, self._waits = inf, False, False
         self._queue.narrow(self._queue.capacity)
 
 
