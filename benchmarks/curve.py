@@ -43,21 +43,22 @@ def draw(curves: Sequence[Curve], where: str, how: str) -> str:
     """Return the picture; `where` and `how` it was measured stand below it."""
     height = _TOP + 2 * _PANEL + _GAP + _BOTTOM
     widest = max(point.share for curve in curves for point in curve.points)
-    waits = [point.p99_ms for curve in curves for point in curve.points if point.p99_ms is not None]
+    most = max([1.0, *(point.goodput / point.can for curve in curves for point in curve.points)])
+    waits = [point.p50_ms for curve in curves for point in curve.points if point.p50_ms is not None]
     low, high = min([*waits, 5.0]) / 1.2, max([*waits, 5.0]) * 1.2
 
     def x(share: float) -> float:
         return _LEFT + share / widest * (_WIDTH - _LEFT - _RIGHT)
 
     def of_goodput(share: float) -> float:
-        return _TOP + _PANEL * (1 - min(1.1, share))
+        return _TOP + _PANEL * (1 - share / most)
 
     def of_wait(ms: float) -> float:
         return _TOP + 2 * _PANEL + _GAP - _PANEL * math.log(ms / low) / math.log(high / low)
 
     size = f'viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}"'
     label = escape(_spoken(curves))
-    above, below = "right answers to clients that still wait, of what it can serve", "99th percentile of their wait"
+    above, below = "right answers to clients that still wait, of what it can serve", "the median of their wait"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{label}">',
         f"<style>{_STYLE}</style>",
@@ -89,7 +90,7 @@ def draw(curves: Sequence[Curve], where: str, how: str) -> str:
         _Line(
             curve,
             contents.index(curve.content),
-            [(x(one.share), of_wait(one.p99_ms)) for one in curve.points if one.p99_ms is not None],
+            [(x(one.share), of_wait(one.p50_ms)) for one in curve.points if one.p50_ms is not None],
         )
         for curve in curves
     ]

@@ -175,6 +175,19 @@ def test_an_overload_shortens_and_its_end_restores(opened: ExitStack) -> None:
     assert backlogs.wake_at is None
 
 
+def test_what_is_not_used_of_the_queue_is_not_taken_and_comes_back(opened: ExitStack) -> None:
+    queue = Place(opened).queue
+    queue.narrow(2)
+    assert [queue.take_room() for _ in range(3)] == [True, True, False]
+    assert not queue.want_room()
+    queue.return_room()
+    assert queue.want_room()
+    queue.narrow(64)
+    assert queue.room == 63
+    assert all(queue.take_room() for _ in range(63))
+    assert not queue.take_room()
+
+
 def test_administrators_are_left_alone(opened: ExitStack) -> None:
     place = Place(opened, "http", ADMIN)
     backlogs = place.backlogs()
