@@ -41,6 +41,7 @@ class Running:
 
     def __init__(self, hall: Hall, threads: int, opened: ExitStack) -> None:
         self.hall = hall
+        self.wished = threads
         self.segment = Segment.create(1, 64)
         opened.callback(self.segment.close)
         self.queue = Queue.create(self.segment, 64)
@@ -65,8 +66,10 @@ class Running:
         self._opened = opened
 
     def start(self) -> None:
+        """Have it ready, and all of its threads there: it is ready with the second."""
         self.leader.start()
         wait_until(lambda: self.reports() == [Kind.READY])
+        wait_until(lambda: len(self.threads()) == self.wished)
 
     def reports(self) -> list[Kind]:
         found = []
