@@ -152,7 +152,7 @@ class Master:
             undo.callback(listener.close)
         undo.callback(stored.close, self._left)
         self._listeners = [listener for listener in listeners if listener.name != CONTROL]
-        left = self._open_segment(undo, handed)
+        shortened = self._open_segment(undo, handed)
         self._words = self._segment.words
         # Of this life's workers: those of an earlier one, which drain, have theirs.
         self._clients = ClientTable(SLOTS_MAX) if self._config.clients.limited else None
@@ -182,8 +182,8 @@ class Master:
         if handed is None:
             stored.inherit(self._left, self._segment, self._notifier)
             self._restarts = self._words[HEADER["restarts"]]
-        bound = self._config.server.queue_wait
-        self._backlogs = Backlogs(self._listeners, self._queue, self._segment, self._acceptor.accepted, bound, left)
+        bound, accepted = self._config.server.queue_wait, self._acceptor.accepted
+        self._backlogs = Backlogs(self._listeners, self._queue, self._segment, accepted, bound, shortened)
         undo.callback(self._backlogs.restore)
         self._reload = Reload(self._notifier, self._rules.start_within, handed)
         undo.callback(self._reload.forget)
