@@ -39,8 +39,8 @@ def go_on(stored: list[Stored], acceptor: Acceptor, origins: Sequence[Origin], n
     """Pass on the connections that an earlier start has left with systemd: there is a worker for them now.
 
     Until then systemd has them too, for the next start, should this one fail. From now on they may be in the middle of
-    an answer, so it must have none of them: it hears that before a worker gets one. That makes work for PID 1 (of 257:
-    a process for each descriptor), which starting workers did not have to share the processor with.
+    an answer, so it must have none of them: it hears that before a worker gets one. That makes work for PID 1 (of
+    257: 70 ms for 300 descriptors), which starting workers did not have to share the processor with.
     """
     for name in {one.name for one in stored}:
         notifier.unstore(name)
