@@ -87,7 +87,10 @@ class Queue:
         """Make the semaphores of a segment without a name; theirs are gone at once."""
         queue = cls.create(segment, capacity)
         for semaphore in queue._made.values():  # noqa: SLF001  of this class
-            semaphore.unlink()
+            # A server that starts in this moment takes them for what a dead one left (segment.sweep): no segment has
+            # their name. Then they are gone already, and ours all the same.
+            with contextlib.suppress(posix_ipc.ExistentialError):
+                semaphore.unlink()
         return queue
 
     def close(self) -> None:

@@ -8,16 +8,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.unit.processes import STRIDE, Child, at_step, die, forked, steps_of, stop, wait_until
+from tests.unit.processes import STRIDE, Child, at_step, die, forked, run_forked, steps_of, stop, wait_until
 
 from pyserver.ipc import semaphores
 from pyserver.ipc.channel import Channel, End, Gone, Kind, Message
 from pyserver.ipc.queue import Queue
-from pyserver.ipc.segment import HEADER, SHM, TOTALS, Segment, SegmentError
+from pyserver.ipc.segment import HEADER, SHM, TOTALS, Segment, SegmentError, sweep
 from pyserver.ipc.semaphores import Mutex, Stuck, try_acquire
 from pyserver.ipc.stats import CELLS, Tally
 from pyserver.limits import MUTEX_PATIENCE_MASTER_S
@@ -512,6 +513,25 @@ def test_a_queue_that_was_handed_over_goes_on(segment: Segment) -> None:
 def test_a_queue_without_its_semaphores_cannot_be_adopted(segment: Segment) -> None:
     with pytest.raises(SegmentError, match="cannot open the semaphores"):
         Queue.adopt(segment, CAPACITY, {}, 0)
+
+
+def test_a_private_queue_is_made_while_another_server_starts() -> None:
+    """At whatever instruction it does: it removes semaphores that have no segment, as these have none."""
+    codes = (Queue.private.__code__, Queue.create.__code__)
+
+    def make() -> None:
+        segment = Segment.private(1)
+        queue = Queue.private(segment, 1)
+        assert queue.take_room()
+        queue.close()
+
+    def make_beside(step: int) -> int:
+        at_step(codes, step, sweep)
+        make()
+        return 0
+
+    for step in range(1, steps_of(codes, make) + 1):
+        assert run_forked(partial(make_beside, step)) == 0, step
 
 
 def test_a_private_queue_has_no_name(segment: Segment) -> None:
