@@ -240,40 +240,42 @@ class Tally:
     def publish(self, words: memoryview, at: int) -> None:
         """Store every counter at word `at` of the segment."""
         _, c1, c2, c3, c4, c5 = self.classes
+        counted = (
+            self.connections_open,
+            self.connections,
+            self.connections_lost,
+            self.requests,
+            self.requests_head,
+            self.requests_other,
+            self.memo_misses,
+            self.file_cache_misses,
+            c1,
+            c2,
+            c3,
+            c4,
+            c5,
+            self.bytes_sent,
+            self.bytes_received,
+            self.queue_wait,
+            self.answer_time,
+            self.threads_busy,
+            self.deadlines,
+            self.too_slow,
+            self.shed,
+            self.limited_open,
+            self.limited_connections,
+            self.limited_requests,
+            self.failures,
+            self.log_lines_dropped,
+            self.log_records_dropped,
+        )
+        try:
+            row = array("Q", counted)
+        except OverflowError:  # no word: a sum of times, where a clock went back. It is not to end a worker
+            row = array("Q", [min(max(0, value), _WORD) for value in counted])
         # One copy over what is there. struct.pack_into() would clear the row first: a reader could see nothing counted,
         # and a worker killed just then would take all that it counted with it.
-        words[at : at + len(COUNTERS)] = array(
-            "Q",
-            (
-                self.connections_open,
-                self.connections,
-                self.connections_lost,
-                self.requests,
-                self.requests_head,
-                self.requests_other,
-                self.memo_misses,
-                self.file_cache_misses,
-                c1,
-                c2,
-                c3,
-                c4,
-                c5,
-                self.bytes_sent,
-                self.bytes_received,
-                self.queue_wait,
-                self.answer_time,
-                self.threads_busy,
-                self.deadlines,
-                self.too_slow,
-                self.shed,
-                self.limited_open,
-                self.limited_connections,
-                self.limited_requests,
-                self.failures,
-                self.log_lines_dropped,
-                self.log_records_dropped,
-            ),
-        )
+        words[at : at + len(COUNTERS)] = row
 
 
 _NOTHING: Final = array("Q", bytes(8 * CELLS))

@@ -55,6 +55,18 @@ def test_every_counter_of_a_tally_is_published_in_its_cell(segment: Segment) -> 
     assert segment.words[at : at + len(NAMES)].tolist() == list(range(100, 100 + len(NAMES)))
 
 
+def test_a_sum_that_is_no_word_ends_nobody(segment: Segment) -> None:
+    """Of times, where a clock went back between two processors, or of more than there can be."""
+    tally = filled(7)
+    tally.queue_wait, tally.answer_time = -5, 1 << 70
+    row, usual = segment.counters(1), segment.counters(0)
+    tally.publish(segment.words, row)
+    filled(7).publish(segment.words, usual)
+    told = {one.name: (segment.words[row + at], segment.words[usual + at]) for at, one in enumerate(COUNTERS)}
+    assert (told.pop("queue_wait")[0], told.pop("answer_time")[0]) == (0, (1 << 64) - 1)
+    assert all(value == other for value, other in told.values())
+
+
 def test_publishing_touches_nothing_else(segment: Segment) -> None:
     before = segment.words.tolist()
     at = segment.counters(1)
