@@ -18,7 +18,7 @@ PROJECT: Final = Path(__file__).resolve().parents[1]
 COPY: Final = PROJECT / ".cache" / "benchmarks" / "uncounted"
 
 _TALLIES: Final = frozenset(("tally", "_tally"))
-_SUMS: Final = frozenset(("fine", "others", "received", "sent_in_all"))  # of Connections.see_to()
+_SUMS: Final = frozenset(("fine", "received", "sent_in_all"))  # of Connections.see_to()
 
 
 class _Stripper(ast.NodeTransformer):

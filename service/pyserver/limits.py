@@ -148,7 +148,7 @@ MEND_AGAIN_S: Final = 0.5
 STAND_IN_WITHIN_S: Final = 1.0
 
 # What takes its time to come or to be taken is shown to others after so long, at the end of a round: most have gone by
-# then, and a row costs two microseconds. What needs a thread is shown at once. Enforced by worker.connection.
+# then, and a row costs two microseconds. What needs a thread is shown at once. Enforced by worker.showing.
 SHOWN_AFTER_S: Final = 0.02
 
 # Rows of a worker that tell what its threads do and what requests wait for (ipc.activity), 16 and 256 bytes each. What

@@ -179,6 +179,35 @@ def test_the_types_are_made_behind_checks_and_of_numbers_only() -> None:
     assert {(module, where) for module, where, call in calls(SERVICE) if not takes_numbers_only(call)} == set(DOORS)
 
 
+def test_lines_that_are_written_down_are_constants() -> None:
+    """They may be several, so what others say may not be among them."""
+    passed = [
+        call.args[0]
+        for path in SERVICE.rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(call, ast.Call) and ast.unparse(call.func) in ("written", "fields.written")
+    ]
+    assert len(passed) > 3
+    assert [ast.unparse(each) for each in passed if not isinstance(each, ast.Constant)] == []
+
+
+def test_the_types_go_by_their_names() -> None:
+    """Where one is called it is seen by its name: it has no other, and nobody passes it on to be called."""
+    for path in SERVICE.rglob("*.py"):
+        tree = ast.parse(path.read_text("utf-8"))
+        imported = [each for each in ast.walk(tree) if isinstance(each, ast.alias)]
+        renamed = [each.asname for each in imported if each.name in (*TYPES, "written") and each.asname]
+        handed = [
+            ast.unparse(argument)
+            for call in ast.walk(tree)
+            if isinstance(call, ast.Call)
+            for argument in call.args
+            if isinstance(argument, (ast.Name, ast.Attribute)) and ast.unparse(argument).rpartition(".")[2] in TYPES
+        ]
+        assert not renamed, path
+        assert not handed, path
+
+
 def test_bytes_are_formatted_into_lines_only_where_they_have_types() -> None:
     assert set(templates(SERVICE)) == TEMPLATES
 

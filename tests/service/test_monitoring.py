@@ -133,7 +133,7 @@ def test_panels_lie_beside_each_other() -> None:
 def test_each_alert_is_tried() -> None:
     alerts = re.findall(r"- alert: (\w+)", RULES.read_text())
     tried = re.findall(r"- alertname: (\w+)\n.*\n        exp_alerts:\n          - exp_labels", RULES_TEST.read_text())
-    assert len(alerts) == 11
+    assert len(alerts) == 12
     assert tried == alerts
     assert RULES_TEST.read_text().count('instance="well"') >= len(alerts)
 

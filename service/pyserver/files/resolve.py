@@ -148,6 +148,7 @@ class Root:
             self.close()  # now: whoever keeps the error keeps us
             raise RootError(f"root {self.path}: {error.strerror}") from error
         if forbids_reading(self._fd):
+            self.close()
             raise RootError(f"root {self.path} leads to where this worker may not read (server.landlock); restart")
         self._cached = self._probe()
 

@@ -43,11 +43,6 @@ def field_value(value: bytes) -> FieldValue:
     return FieldValue(value)
 
 
-def number(value: int) -> FieldValue:
-    """Return a number as a value."""
-    return FieldValue(b"%d" % value)
-
-
 def field_line(name: FieldName, value: FieldValue) -> Lines:
     """Return the line of a field."""
     return Lines(b"%b: %b\r\n" % (name, value))

@@ -141,11 +141,11 @@ class Response:
 @lru_cache(maxsize=128)
 def reason(status: int) -> Reason:
     """Return the reason phrase (RFC 9110 15); empty for a status without a registered one, as RFC 9112 4 allows."""
-    from http import HTTPStatus  # noqa: PLC0415  remembered above: once for each status, and not at the start
-
     try:
+        from http import HTTPStatus  # noqa: PLC0415  remembered above: once for each status, and not at the start
+
         return PHRASES.get(status) or _phrase(HTTPStatus(status).phrase.encode("ascii"))
-    except ValueError:
+    except (ValueError, ImportError, OSError):  # none, or Python is being replaced below us: it says the same without
         return Reason(b"")
 
 

@@ -395,7 +395,7 @@ def as_text(seen: Snapshot) -> str:
 
 
 def _methods(totals: Mapping[str, int]) -> str:
-    """Return the requests by method; a reader may be between two stores of a worker."""
+    """Return the requests by method; a worker can write anything into its row."""
     head, other = totals["requests_head"], totals["requests_other"]
     return f"GET {max(0, totals['requests'] - head - other)}, HEAD {head}, other {other}"
 

@@ -1,7 +1,8 @@
 """The counters: tables that name them, the cells they live in, and totals that never go backwards.
 
 Owns:    COUNTERS, SERVER and HISTOGRAMS; the fold of a dead worker's row into the totals; a snapshot of them.
-Never:   costs a request more than an addition to an integer: a worker stores its tally once a round.
+Never:   costs a request more than an addition to an integer: a worker stores its tally once a
+         millisecond under load, and after each round otherwise.
 Used by: worker (Tally), master (fold, status line), ipc.segment (layout), ipc.observe.
 
 A row is the counters, and after them the buckets of each histogram. Buckets are eight to an octave of time, so the
@@ -141,7 +142,7 @@ class Durations:
 
 
 class Tally:
-    """One worker's counters as plain integers; the leader adds, publish() stores them once a round.
+    """One worker's counters as plain integers; the leader adds, publish() stores them for others to read.
 
     The answers of a round are timed together at its end, so that nobody reads a clock for each: from the moment that
     the round began, when their heads were there, to its end. What is not out by then is timed `apart`.

@@ -90,6 +90,8 @@ _SPOILT: Final = {
 _Socket: Final = cast("type[socket.socket]", socket.SocketType)
 
 
+JOB: Final = -1  # no descriptor
+
 # Those that are compared for each event, as plain names.
 _READING: Final = Phase.READING
 _SENDING: Final = Phase.SENDING
@@ -121,7 +123,6 @@ class Connections:
         self.jobs: deque[Job] = deque()  # for worker.pool
         self.draining = False  # what is answered is closed
         self.returning: dict[Connection, None] = {}  # for worker.pool: on their way back to the master
-        self.publish: Callable[[], object] = int  # of worker.pool: for whoever tells numbers
         self._moving = False  # what is answered goes back to the master
         self._leaving = False  # either
         self._sites = sites
@@ -225,7 +226,11 @@ class Connections:
         tally.classes[response.status // 100] += 1
         wire = response.wire
         try:
-            sent = client.send(wire, SEND_MORE)  # what follows is our end (FIN), in the same segment
+            # What follows is our end (FIN), in the same segment. By shutdown(2): close(2) does nothing until the last
+            # copy of a socket is closed, and the master may have one still.
+            sent = client.send(wire, SEND_MORE)
+            if sent == len(wire):
+                client.shutdown(socket.SHUT_WR)
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -300,6 +305,7 @@ class Connections:
         tally.memo_misses += 1
         tally.apart += 1  # how long it took is in the queue's wait
         tally.classes[5] += 1
+        tally.asked_by(data.partition(b" ")[0])
         head = data[:TARGET_MAX_BYTES]
         self.records.note(connection, head, response.status, response.content_bytes, good=False, timed=False)
         try:
@@ -315,7 +321,7 @@ class Connections:
     def see_to(self, events: Iterator[tuple[int, int]]) -> int | None:
         """See to the clients that epoll reports, until there is a job; return a descriptor that is no client's.
 
-        0: there is a job, and there may be more events; None: there are none.
+        JOB: there is one, and there may be more events; None: there are none.
 
         Most clients have settled: they ask for one known answer after the other. For them all that ready(), readable(),
         _received(), _at_once(), _send(), _sent() and _wait() would do is done right here, without a call of ours.
@@ -325,7 +331,7 @@ class Connections:
         if memo.second != clock.second:
             memo.turn(clock.second)
         known, deadline = memo.answers, clock.now + self._limits.keep_alive
-        fine = others = received = sent_in_all = 0  # answers of 200 and of another status, bytes
+        fine = received = sent_in_all = 0  # answers of 200, bytes
         try:
             for descriptor, _ in events:
                 if descriptor not in table:
@@ -347,7 +353,7 @@ class Connections:
                             if status == 200:
                                 fine += 1
                             else:
-                                others += 1
+                                tally.requests += 1
                                 tally.classes[status // 100] += 1
                             try:
                                 sent = client.send(wire, SEND)
@@ -376,9 +382,9 @@ class Connections:
                     self.failed(error)
                     self.close(connection)
                 if jobs:
-                    return 0
+                    return JOB
         finally:
-            tally.requests += fine + others
+            tally.requests += fine
             tally.classes[2] += fine
             tally.bytes_received += received
             tally.bytes_sent += sent_in_all
@@ -635,17 +641,12 @@ class Connections:
 
     def _respond(self, connection: Connection, request: Request) -> bool:
         """Answer one request; True when the answer is out and the connection goes on."""
-        get = request.method == b"GET"
-        if not get:
-            self._tally.asked_by(request.method)
         if connection.counted is not None:
             too_many = self._too_many(connection, request)
             if too_many is not None:
                 self._tally.memo_misses += 1
                 return self._send(connection, request, too_many)
         sites = self._others.get(connection.origin, self._sites) if self._others else self._sites
-        if sites is not self._sites:  # one that tells numbers; nothing that was answered before shall be missing
-            self.publish()
         leaves = self._leaving and (self.draining or self._stays(connection))
         last = self._requests > 0 and self._is_last(connection)
         try:
@@ -657,8 +658,8 @@ class Connections:
             self._hand_over(connection, request, answer)
             return False
         self._tally.memo_misses += 1
-        # By their methods requests are counted here, which those that the memo answers do not pass.
-        if get and sites is self._sites and leaves is self.draining and not last:
+        # Requests by another method than GET are counted where the memo's answers do not pass (_send).
+        if request.method == b"GET" and sites is self._sites and leaves is self.draining and not last:
             self._memo.keep(request, answer, self._clock.second)
         return self._send(connection, request, answer)
 
@@ -716,11 +717,13 @@ class Connections:
             response = self._traced(connection, request.head, response, self._tracing)
         tally, wire = self._tally, response.wire
         tally.requests += 1
+        if request.method != b"GET":
+            tally.asked_by(request.method)
         tally.classes[response.status // 100] += 1
         all_of_it = len(wire)
         try:
             if response.source is None:
-                sent = connection.socket.send(wire, SEND_MORE if response.close else SEND)  # our end follows
+                sent = connection.socket.send(wire, SEND)
             else:
                 if not connection.unblocked:
                     connection.socket.setblocking(False)  # sendfile(2) has no flag for it
@@ -831,7 +834,6 @@ class Connections:
         if request.method not in _PATIENT and (request.expects_continue or self._is_large(request)):
             # RFC 9110 10.1.1: the final answer at once. Whether the content still comes is the client's choice, so
             # the next request could not be found: the connection ends.
-            self._tally.asked_by(request.method)
             too_many = None if connection.counted is None else self._too_many(connection, request)
             if too_many is not None:
                 # The end of it is not found here, so the connection ends whatever this answer says.

@@ -72,7 +72,6 @@ class Pool:
         )
         self._drain_s = assignment.config.server.drain
         self._connections = connections
-        connections.publish = self._publish
         self._clock = clock
         self._tally = tally
         self._access = access
@@ -106,6 +105,7 @@ class Pool:
     def run(self) -> None:
         """Be the pool, this thread included, until the worker has drained."""
         self._publish()
+        self._words[self._beat_at] = time.monotonic_ns()  # who is ready has been alive
         others = self._start_others()
         if not others:
             self._report(Kind.READY)
@@ -170,9 +170,12 @@ class Pool:
                     self._run_inline(jobs.popleft())
                     continue
                 # The last thread leads on: somebody must. The job waits until a follower is back.
-                if self._busy < self._threads - 1:
+                if self._has_follower:
                     self._busy += 1
-                    return jobs.popleft()
+                    job = jobs.popleft()
+                    if job.work is Work.ANSWERING:  # perhaps by numbers: none of this worker's shall be missing
+                        self._publish()
+                    return job
             descriptor = connections.see_to(self._events)
             if descriptor is None:
                 longest = self._end_round()
@@ -202,7 +205,14 @@ class Pool:
             return TEND_EVERY_S
         self._tend_from_ns = now_ns + int(TEND_EVERY_S * _NS)
         self._tend()
-        return None if self._shutdown else ROUND_S
+        if self._shutdown:
+            return None
+        return 0.0 if connections.jobs and self._has_follower else ROUND_S
+
+    @property
+    def _has_follower(self) -> bool:
+        """Whether a thread is there for a job: all but the leader and those that have one, or the only one."""
+        return self._threads == 1 or self._busy < self._threads - 1
 
     def _tend(self) -> None:
         """See to numbers, deadlines, log, room, and whether the worker has drained."""
@@ -391,6 +401,7 @@ class Pool:
     def _run_inline(self, job: Job) -> None:
         """With a single thread there is nobody to hand over to."""
         self._activity.thread_does(0, job.work, job.row)
+        self._publish()
         self._shielded(job.run)
         self._activity.thread_does(0, Work.LEADING)
         self._shielded(job.then)

@@ -21,7 +21,7 @@ from pyserver.ipc.stats import Tally
 from pyserver.limits import FILE_IN_MEMORY_MAX_BYTES
 from pyserver.worker.accesslog import AccessLog
 from pyserver.worker.client import Job
-from pyserver.worker.connection import Connections
+from pyserver.worker.connection import JOB, Connections
 from pyserver.worker.records import Records
 
 # Too large to be kept in memory.
@@ -114,7 +114,7 @@ class Hall:
                 return
             failures, reported = self.tally.failures, iter(events)
             while (other := self.connections.see_to(reported)) is not None:
-                assert other == 0, "nothing but clients is polled"
+                assert other == JOB, "nothing but clients is polled"
                 while self.connections.jobs:
                     self.do(self.connections.jobs.popleft())
             assert self.tally.failures == failures

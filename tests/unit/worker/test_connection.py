@@ -899,12 +899,32 @@ def segments_until_the_end(hall: Hall, head: bytes) -> int:
         return so_far() - before
 
 
-@pytest.mark.parametrize("times", [1, 4], ids=["first", "known"])
-def test_the_last_answer_and_the_end_of_the_connection_are_one_segment(hall: Hall, times: int) -> None:
+def test_the_known_answer_to_a_new_client_and_the_end_are_one_segment(hall: Hall) -> None:
     hall.connections._origins = (hall.connections._origins[0]._replace(family=socket.AF_INET),)
-    for _ in range(times):
+    for _ in range(4):
         segments = segments_until_the_end(hall, GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
     assert segments <= 2, "and perhaps an acknowledgement of the request"
+
+
+def test_an_answer_does_not_wait_for_the_last_copy_of_its_socket(hall: Hall) -> None:
+    """The master has one until it has run on, and the end of a connection is that of the last."""
+    hall.connections._origins = (hall.connections._origins[0]._replace(family=socket.AF_INET),)
+    last = GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    for _ in range(4):
+        with (
+            socket.create_server(("127.0.0.1", 0)) as listener,
+            socket.create_connection(listener.getsockname()) as client,
+        ):
+            accepted, _ = listener.accept()
+            copy = accepted.dup()
+            client.sendall(last)
+            hall.connections.adopt(accepted.detach(), 0)
+            hall.turn()
+            client.setblocking(False)
+            assert client.recv(9999).endswith(b"small\n"), "it is here, and not in 200 ms"
+            copy.close()
+            client.setblocking(True)
+            assert client.recv(9999) == b""
 
 
 def test_a_client_over_tcp_is_answered(hall: Hall) -> None:
