@@ -537,9 +537,16 @@ DATE = re.compile(rb"\r\nDate: [^\r\n]*")
 OWN_LINES = re.compile(rb"\r\n(?:X-Request-ID|Server-Timing): [^\r\n]*(?=\r\n)")
 
 
+@pytest.mark.parametrize("kept", [False, True], ids=["a connection each", "one connection"])
 @pytest.mark.parametrize(("proxies", "tracing", "header", "field"), OWN.values(), ids=OWN)
 def test_the_memo_hides_nothing_of_a_requests_own(
-    site: Path, tmp_path: Path, proxies: dict[str, str], tracing: dict[str, bool], header: bytes, field: bytes
+    site: Path,
+    tmp_path: Path,
+    proxies: dict[str, str],
+    tracing: dict[str, bool],
+    header: bytes,
+    field: bytes,
+    kept: bool,
 ) -> None:
     """Three clients in turn, each asking for the same three things, with the memo and without it."""
     seen = []
@@ -555,10 +562,15 @@ def test_the_memo_hides_nothing_of_a_requests_own(
         for client in (1, 2, 3):
             begin = header % client if header else b""
             own = field % ((client,) * field.count(b"%d"))
-            for target in (b"/small.txt", b"/missing", b"/small.txt") * 2:
-                data = b"GET %b HTTP/1.1\r\nHost: x\r\n%b\r\n" % (target, own)
-                got, _ = said(hall, begin + data)
-                answers.append((OWN_LINES.sub(b"", got), OWN_LINES.findall(got)))
+            heads = [
+                b"GET %b HTTP/1.1\r\nHost: x\r\n%b\r\n" % (target, own)
+                for target in (b"/small.txt", b"/missing", b"/small.txt") * 2
+            ]
+            if kept:
+                found = conversed(hall, [begin + heads[0], *heads[1:]])
+            else:
+                found = [said(hall, begin + head) for head in heads]
+            answers += [(OWN_LINES.sub(b"", got), OWN_LINES.findall(got)) for got, _ in found]
         entries = [json.loads(line) for line in hall.lines()]
         assert len(entries) == len(answers) == 18
         assert bool(hall.connections._memo.answers) is (memo is None)
