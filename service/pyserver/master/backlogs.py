@@ -3,7 +3,8 @@
 Owns:    the lengths of the backlogs of TCP listeners for the public, how much of our queue may be used, and the count
          of attempts that found no room.
 Never:   shortens the backlog of administrators, or of a UNIX socket, about which the kernel tells nothing; costs more
-         than a look now and then while all can be served; loses a configured length, in whatever way we end.
+         than a look now and then while all can be served; loses a configured length, but where docs/robustness.md says.
+Fails:   never: a length that cannot be changed stays, with one line in the log.
 Used by: master.main; master.stopping (restore).
 
 A client that is accepted only to be refused costs nearly as much as one that is served. When four times as many come as
@@ -17,6 +18,7 @@ systemd's outlives us, so the length that it came with stands in shared memory (
 """
 
 import logging
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 from typing import Final
@@ -122,11 +124,11 @@ class Backlogs:
         self._bound = bound
         self._every_s = min(BACKLOG_LOOK_S, max(BACKLOG_LOOK_MIN_S, bound / 4)) if bound else TICK_S
         public = [one for one in listeners if one.name != ADMIN]
-        found = {one: length for one in public if (length := backlog.held(one.socket)[1])}
+        numbers = {one: number for one in public if (number := _number(one)) is not None}
+        found = {one: backlog.held(one.socket)[1] for one in numbers}
         # Of a UNIX socket nobody knows who waits there, nor for how long: it is better to have them in our queue.
         self._narrows = len(found) == len(public)
         kept = {**lengths.read(self._words, LENGTHS), **left}
-        numbers = {one: backlog.cookie(one.socket) for one in found}
         self._lengths = {one: max(length, kept.get(numbers[one], 0)) for one, length in found.items()}
         lengths.write(self._words, LENGTHS, {numbers[one]: length for one, length in self._lengths.items()})
         self._drops = {one: Drops(one, listeners.index(one), accepted) for one in found}
@@ -136,6 +138,9 @@ class Backlogs:
         most = queue.capacity + configured
         self._short = now < configured  # by an earlier life of ours, or a killed master
         self._law = Room(most, bound, now if self._short else most)
+        if self._short and bound:  # else they would come into our queue by the time of the first look
+            queue.narrow(self._here(now))
+        self._refused: set[Listener] = set()  # whose length cannot be changed
         self.due = 0.0 if found else inf  # monotonic: when to look again; asked for each time that clients come
         self._waits = False  # somebody did, at the last look
         self._tell_at = 0.0  # monotonic: when it is worth a line in the log again
@@ -159,26 +164,46 @@ class Backlogs:
         waiting = queue.depth + queue.in_hand + sum(waiting for waiting, _ in held.values())
         self._waits = waiting > 0
         self._words[HEADER["backlog_drops"]] = self._dropped
-        if self._bound:
-            self._law.most = queue.capacity + sum(self._lengths.values())
-            self._let_wait(self._law.see(now, waiting, queue.gone), held, now)
+        law, most = self._law, queue.capacity + sum(self._lengths.values())
+        if not self._short:
+            law.room = most  # a queue that was made larger is no overload
+        law.most = most
+        # Without a bound nothing is shortened; what was by an earlier life, which had one, becomes long again.
+        self._let_wait(law.see(now, waiting, queue.gone) if self._bound else most, held, now)
 
     def _let_wait(self, room: int, held: Mapping[Listener, tuple[int, int]], now: float) -> None:
         short = room < self._law.most
         if not (short or self._short):
             return
-        capacity = self._queue.capacity
-        here = max(BACKLOG_MIN // 2, int(room * _QUEUE_SHARE)) if short and self._narrows else capacity
-        self._queue.narrow(min(capacity, here))
+        here = self._here(room) if short else self._queue.capacity
+        self._queue.narrow(here)
         busy = sum(waiting > 0 for waiting, _ in held.values()) or 1
         there = max(BACKLOG_MIN // 2, room - here) // busy
         wanted = {one: min(length, there) if short else length for one, length in self._lengths.items()}
         for one, length in wanted.items():
-            _listen(one, held[one][1], length)
+            if one not in self._refused:
+                self._listen(one, held[one][1], length)
         self._show(wanted.values())
-        if short != self._short:
+        # One that began too soon after another to be told is told later, if it lasts.
+        if short != self._short or (short and self._told is None and self._waits):
             self._short = short
             self._tell(now)
+
+    def _here(self, room: int) -> int:
+        """Return how many of those for whom there is room may wait in our queue."""
+        capacity = self._queue.capacity
+        return min(capacity, max(BACKLOG_MIN // 2, int(room * _QUEUE_SHARE))) if self._narrows else capacity
+
+    def _listen(self, listener: Listener, now: int, length: int) -> None:
+        """Let so many wait at a listener. One that was shut down (0 may) would be opened again by that."""
+        if now in (0, length):
+            return
+        try:
+            listener.socket.listen(length)
+        except OSError as error:  # forbidden, or shut down in this moment, and another has its address
+            if listener not in self._refused:
+                self._refused.add(listener)
+                log.warning("%s: as many may wait as before: %s", listener, error.strerror)
 
     def _tell(self, now: float) -> None:
         """Tell that it has begun, every so often at most, and that it is over."""
@@ -197,16 +222,19 @@ class Backlogs:
         """Give the listeners their lengths back for whoever follows, and look no more."""
         for one, length in self._lengths.items():
             if one.fileno() >= 0:
-                _listen(one, backlog.held(one.socket)[1], length)
+                self._listen(one, backlog.held(one.socket)[1], length)
         self._lengths = {}
         self.due, self._short, self._waits = inf, False, False
         self._queue.narrow(self._queue.capacity)
 
 
-def _listen(listener: Listener, now: int, length: int) -> None:
-    """Let so many wait at a listener. One that was shut down (0 may) would be opened again by that."""
-    if now not in (0, length):
-        listener.socket.listen(length)
+def _number(listener: Listener) -> int | None:
+    """Return the kernel's number of a listener of which it tells all that is asked here; None: of this it does not."""
+    try:
+        backlog.dropped(listener.socket)
+        return backlog.cookie(listener.socket) if backlog.held(listener.socket)[1] else None
+    except (OSError, struct.error):
+        return None
 
 
 __all__ = ["Backlogs", "Drops", "Room"]

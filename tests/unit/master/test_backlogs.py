@@ -15,7 +15,7 @@ from pyserver.ipc.assignment import ADMIN
 from pyserver.ipc.lengths import WORDS
 from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import HEADER, LENGTHS, Segment
-from pyserver.limits import BACKLOG_MIN
+from pyserver.limits import BACKLOG_MIN, SHED_TOLD_S
 from pyserver.master.backlogs import Backlogs, Drops, Room
 from pyserver.master.listeners import Listener
 
@@ -239,6 +239,29 @@ def test_a_listener_that_was_shut_down_stays_so(opened: ExitStack) -> None:
     assert place.lengths() == [LENGTH, 0]
 
 
+def test_a_length_that_cannot_be_changed_stays(opened: ExitStack, caplog: pytest.LogCaptureFixture) -> None:
+    place = Place(opened, "http", "http")
+    other = opened.enter_context(socket.socket())
+    other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    other.bind(("127.0.0.1", 0))
+    refused = opened.enter_context(socket.create_server(other.getsockname(), backlog=LENGTH))
+    place.listeners[0].socket = refused
+    backlogs = place.backlogs()
+    held = {one: backlog.held(one.socket) for one in place.listeners}
+    # Between the look and listen(2) it is shut down, and another has its address.
+    refused.shutdown(socket.SHUT_RDWR)
+    other.listen()
+    with pytest.raises(OSError, match="in use"):
+        refused.listen(BACKLOG_MIN)
+    for room in (2 * BACKLOG_MIN, BACKLOG_MIN):
+        backlogs._let_wait(room, held, place.now)
+    assert place.lengths() == [0, BACKLOG_MIN // 2]
+    told = [record.message for record in caplog.records if "may wait as before" in record.message]
+    assert told == [f"{place.listeners[0]}: as many may wait as before: Address already in use"]
+    backlogs.restore()
+    assert place.lengths() == [0, LENGTH]
+
+
 def test_the_end_restores(opened: ExitStack) -> None:
     place = Place(opened, "http", "http")
     backlogs = place.backlogs()
@@ -262,6 +285,57 @@ def test_the_next_life_of_the_master_knows_how_long_they_were(opened: ExitStack)
         place.listeners[0].socket.accept()[0].close()
     place.look(following, 5)
     assert place.lengths() == [LENGTH, LENGTH]
+
+
+def test_a_next_life_without_a_bound_makes_them_long_again(opened: ExitStack) -> None:
+    place = Place(opened, "http", "http")
+    place.overload(place.backlogs())
+    following = place.backlogs(bound=0)
+    assert following.wake_at is not None
+    place.look(following, STEP)
+    assert place.lengths() == [LENGTH, LENGTH]
+    assert place.queue.room == 64
+    assert place.segment.words[HEADER["backlog"]] == 2 * LENGTH
+
+
+def test_a_next_life_in_an_overload_lets_few_into_the_queue_from_the_beginning(opened: ExitStack) -> None:
+    place = Place(opened, "http")
+    place.overload(place.backlogs())
+    place.queue.narrow(64)  # as it is in another process
+    place.backlogs()
+    assert place.queue.room == BACKLOG_MIN // 2
+
+
+def test_a_larger_queue_is_no_overload(opened: ExitStack, caplog: pytest.LogCaptureFixture) -> None:
+    place = Place(opened, "http")
+    backlogs = place.backlogs()
+    place.look(backlogs, 1)
+    assert place.queue.resize(200)
+    place.look(backlogs, STEP)
+    assert (place.queue.room, place.lengths(), backlogs.wake_at) == (200, [LENGTH], None)
+    assert not caplog.records
+
+
+def test_an_overload_soon_after_another_is_told_if_it_lasts(
+    opened: ExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = Place(opened, "http")
+    backlogs = place.backlogs()
+
+    def told() -> int:
+        return sum("more clients come" in record.message for record in caplog.records)
+
+    place.overload(backlogs)
+    for _ in range(2 * BACKLOG_MIN):
+        place.listeners[0].socket.accept()[0].close()
+    place.look(backlogs, 5)
+    assert place.lengths() == [LENGTH]
+    place.overload(backlogs)
+    assert told() == 1, "at most every so often"
+    place.look(backlogs, 2 * SHED_TOLD_S)
+    assert told() == 2
+    place.look(backlogs, 2 * SHED_TOLD_S)
+    assert told() == 2, "it is the same"
 
 
 def test_who_follows_a_killed_master_knows_it_too(opened: ExitStack) -> None:
