@@ -75,6 +75,7 @@ class Acceptor:
         self._polling = False
         self._saturated = False
         self._resume_at = 0.0  # monotonic; 0: not paused
+        self._stuck = False  # during this pause the queue's mutex is not to be had
         self._held: list[tuple[list[int], Message]] = []  # accepted, and no channel had room
         self._returned: list[tuple[list[int], Message]] = []  # by workers that leave; no room is taken for them yet
         # Given back to the process while accept() finds no descriptor, so that it can still act (T-52).
@@ -117,7 +118,7 @@ class Acceptor:
     def look_again(self) -> None:
         """Something changed: pass on what is held, then poll the listeners exactly if a client could be taken."""
         if self._resume_at and time.monotonic() >= self._resume_at:
-            self._resume_at = 0.0
+            self._resume_at, self._stuck = 0.0, False
             if self._spare < 0:
                 self._take_spare()
         if self._held and not self._resume_at:
@@ -166,7 +167,7 @@ class Acceptor:
         """Take no more. What waits in the backlog of a listener that dies with us is still taken, as far as it goes."""
         self._set_polling(polling=False)
         for index, listener in enumerate(self._listeners):
-            while not listener.adopted and index not in self._unfit and self.accept(index):
+            while not listener.adopted and index not in self._unfit and self._more(index):
                 pass
             listener.close()
         self._listeners, self._order = [], []
@@ -189,6 +190,10 @@ class Acceptor:
         return sum(len(descriptors) for descriptors, _ in self._held)
 
     # -- steps ----------------------------------------------------------------------------------
+
+    def _more(self, index: int) -> bool:
+        """Accept as far as it goes; tell whether it goes on: what accept() takes is who waited as it looked."""
+        return self.accept(index) or bool(not self._stopped and backlog.held(self._listeners[index].socket)[0])
 
     def _accept_batch(self, index: int) -> list[int]:
         """Return the descriptors of up to BATCH_MAX clients, each with room taken for it."""
@@ -246,6 +251,9 @@ class Acceptor:
 
     def _send(self, descriptors: list[int], message: Message, slot: int) -> None:
         """Send to `slot`, or to any other worker whose channel has room, or hold."""
+        if self._stuck:  # it would be waited for once for each share, and nobody else is seen to meanwhile
+            self._hold(descriptors, message)
+            return
         for each in self._from(slot):
             try:
                 number = self._queue.publish(each, len(descriptors))
@@ -253,6 +261,7 @@ class Acceptor:
                 # A worker stands still (SIGSTOP) in the few microseconds that it holds the mutex. The watch over
                 # heartbeats will end it; until then the clients wait here.
                 self._rest()
+                self._stuck = True
                 break
             try:
                 self._channels[each].master_end.send(message._replace(number=number), descriptors)

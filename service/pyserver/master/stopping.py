@@ -88,6 +88,7 @@ class Stopping:
             for descriptors, message in self._acceptor.give_up_returned():
                 self._park(descriptors, message)
         self._backlogs.restore()
+        self._acceptor.look_again()  # by that there may be room again for those who are still taken
         self._acceptor.finish()
         self._reload.cancel("the server is stopping")
         for place in self._workers.places.values():

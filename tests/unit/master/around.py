@@ -36,10 +36,10 @@ WAY: Final[dict[State, tuple[Event, ...]]] = {
 class Around:
     """Workers with what is around them in the master."""
 
-    def __init__(self, opened: ExitStack) -> None:
-        self.segment = Segment.create(SLOTS, 16)
+    def __init__(self, opened: ExitStack, capacity: int = 16) -> None:
+        self.segment = Segment.create(SLOTS, capacity)
         opened.callback(self.segment.close)
-        self.queue = Queue.create(self.segment, 16)
+        self.queue = Queue.create(self.segment, capacity)
         opened.callback(self.queue.close)
         self.poll = PollSet()
         opened.callback(self.poll.close)

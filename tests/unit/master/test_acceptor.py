@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from tests.unit.processes import at_step, die, forked, run_forked, wait_until
 
+from pyserver import backlog
 from pyserver.config import Address
 from pyserver.ipc.assignment import ADMIN
 from pyserver.ipc.channel import Channel, Full, Kind, Message
@@ -293,6 +294,27 @@ def test_connections_of_an_earlier_start_wait_for_a_worker_and_not_for_a_time(do
     door.ready = {1: 0}
     door.acceptor.look_again()
     assert door.queue.waiting(1) == 1
+    door.assert_balanced()
+
+
+def test_a_mutex_that_is_not_to_be_had_is_waited_for_once_for_all(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    publish = door.queue.publish
+
+    def watched(slot: int, count: int) -> int:
+        tried.append(slot)
+        return publish(slot, count)
+
+    monkeypatch.setattr(door.queue, "publish", watched)
+    door.clients(30)
+    wait_until(lambda: backlog.held(door.listener.socket)[0] == 30)
+    with door.queue.for_worker(0)._mutex:
+        door.turn_until(lambda: door.acceptor.held == BATCH_MAX)
+        assert len(tried) == 1, "three workers are ready, and each shall have a share"
+        wait_until(lambda: time.monotonic() >= (door.acceptor.wake_at or 0.0))
+        door.acceptor.look_again()
+        assert (len(tried), door.acceptor.held) == (2, BATCH_MAX), "after the pause, once more"
+    door.turn_until(lambda: door.waiting() == 30)
     door.assert_balanced()
 
 

@@ -7,10 +7,12 @@ from contextlib import ExitStack
 
 import pytest
 from tests.unit.master.around import Around
+from tests.unit.processes import wait_until
 
+from pyserver import backlog
 from pyserver.ipc.channel import Drain, Kind, Message
 from pyserver.ipc.segment import HEADER
-from pyserver.limits import STOP_MARGIN_S
+from pyserver.limits import BATCH_MAX, STOP_MARGIN_S
 from pyserver.master.stopping import Stopping
 from pyserver.master.supervisor import State
 
@@ -23,9 +25,8 @@ def around() -> Iterator[Around]:
         yield Around(opened)
 
 
-@pytest.fixture
-def stopping(around: Around) -> Iterator[Stopping]:
-    made = Stopping(
+def made(around: Around) -> Stopping:
+    return Stopping(
         DRAIN_S,
         around.segment,
         around.queue,
@@ -36,8 +37,13 @@ def stopping(around: Around) -> Iterator[Stopping]:
         around.reload,
         around.notifier,
     )
-    yield made
-    made.forget()
+
+
+@pytest.fixture
+def stopping(around: Around) -> Iterator[Stopping]:
+    stopping = made(around)
+    yield stopping
+    stopping.forget()
 
 
 def orders(around: Around, slot: int) -> list[Kind]:
@@ -108,6 +114,25 @@ def test_a_second_time_nobody_is_waited_for(around: Around, stopping: Stopping) 
     stopping.begin("SIGTERM")
     assert (stopping.status, stopping.forced, stopping.refill()) == (3, True, [])
     assert stopping.advance()
+
+
+def test_in_an_overload_all_who_wait_at_a_listener_of_our_own_are_still_taken() -> None:
+    with ExitStack() as opened:
+        around = Around(opened, capacity=1024)
+        stopping = made(around)
+        opened.callback(stopping.forget)
+        around.enlist(1, State.READY)
+        around.queue.narrow(2)
+        count = 3 * BATCH_MAX
+        for _ in range(count):
+            connected = opened.enter_context(socket.create_connection(around.listeners[0].socket.getsockname(), 20))
+            connected.sendall(b"hello")
+        wait_until(lambda: backlog.held(around.listeners[0].socket)[0] == count)
+        around.acceptor.look_again()
+        around.acceptor.accept(0)
+        assert around.queue.waiting(0) == 2
+        stopping.begin("SIGTERM")
+        assert around.queue.waiting(0) + around.acceptor.held == count
 
 
 @pytest.mark.parametrize(("drain", "granted"), [(0.0, 0.0), (2.0, 2.0), (DRAIN_S * 2, DRAIN_S), (None, DRAIN_S)])
