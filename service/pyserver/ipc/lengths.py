@@ -20,6 +20,8 @@ def write(words: memoryview, at: int, lengths: Mapping[int, int]) -> None:
     pairs = [word for pair in lengths.items() for word in pair][:WORDS]
     for index in range(0, WORDS, 2):
         number, length = pairs[index : index + 2] or (0, 0)
+        if (words[at + index], words[at + index + 1]) == (number, length):  # a kill between two writes loses nothing
+            continue
         words[at + index] = 0  # whoever follows must not find one socket's number with another's length
         words[at + index + 1] = length
         words[at + index] = number

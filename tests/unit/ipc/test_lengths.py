@@ -1,3 +1,5 @@
+import pytest
+
 from pyserver.ipc.lengths import WORDS, read, write
 
 
@@ -14,6 +16,15 @@ def test_what_is_kept_is_found_again_and_nothing_else() -> None:
     write(words, 1, {})
     assert read(words, 1) == {}
     assert not any(words)
+
+
+def test_what_stands_there_already_is_not_touched() -> None:
+    """So that no kill in the middle of it can lose what an earlier life has noted."""
+    words = table()
+    write(words, 1, {7: 4096, 9: 128})
+    write(words.toreadonly(), 1, {7: 4096, 9: 128})
+    with pytest.raises(TypeError):
+        write(words.toreadonly(), 1, {7: 4096, 9: 64})
 
 
 def test_as_many_as_there_are_listeners() -> None:
