@@ -23,6 +23,7 @@ taken over writes anything, anywhere in the segment) it believes no more than ca
 
 import contextlib
 import os
+from collections.abc import Collection
 from typing import Final, Self
 
 import posix_ipc
@@ -236,13 +237,19 @@ class Queue:
             self._sent[slot] = count
         self._in_hand = in_hand
 
-    def go_on_from_words(self) -> None:
+    def go_on_from_words(self, slots: Collection[int]) -> None:
         """The same after one who acted as the master and died with what it knew: its last words are in the segment.
+
+        `slots` are those in use; in the rows of others nobody but a forger can have written (T-61). One who claims more
+        for a slot in use makes the queue fuller than it is, at worst full, until the worker of that slot ends.
 
         Where it died between publish() and the sending, the row claims more than its channel got, a message at most.
         That is set right with the rest of the row when the slot's worker ends. mend_after_acting() is to follow.
         """
         for slot, before in enumerate(self._sent):
+            if slot not in slots:
+                self._sent[slot] = 0
+                continue
             said = self._words[self._segment.row(slot) + _SENT]
             self._sent[slot] = said if before <= said <= before + _SENT_MEANWHILE_MAX else before  # T-61
 

@@ -16,20 +16,11 @@ from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any, Final, NamedTuple, NoReturn
 
 from pyserver import __version__
-from pyserver.ipc import activity, messages, notes, segment
+from pyserver.ipc import activity, lengths, messages, notes, segment
 from pyserver.ipc.stats import BUCKETS, COUNTERS, HISTOGRAMS
 
 VARIABLE: Final = "PYSERVER_HANDOVER"
 REHEARSAL: Final = "PYSERVER_REHEARSAL"
-
-# Everything that two versions must agree upon to share a segment, channels and this document.
-LAYOUT: Final[list[Any]] = [
-    2,  # of the document: more by one whenever a field changes its meaning
-    [segment.VERSION, list(segment.HEADER), list(segment.ROW), [counter.name for counter in COUNTERS]],
-    [BUCKETS, [histogram.name for histogram in HISTOGRAMS]],
-    [activity.THREAD_WORDS, activity.REQUEST_WORDS, activity.WORDS, notes.WORDS],
-    [messages.VERSION, messages.LAYOUT.format, {kind.name: int(kind) for kind in messages.Kind}],
-]
 
 
 class Foreign(Exception):
@@ -77,6 +68,26 @@ class HandedStandIn(NamedTuple):
 
     pid: int
     way: int  # the descriptor to relieve it by
+
+
+class HandedBack(NamedTuple):
+    """What a stand-in hands back, beside the descriptors of connections; it is of the version before."""
+
+    sent: list[tuple[int, int]]  # slot, and connections ever put into its channel
+    connections: list[tuple[int, int, int, int]]  # how many, kind, listener, stamp
+    pauses: int
+    saturations: int
+
+
+# Everything that two versions must agree upon to share a segment, channels and this document.
+LAYOUT: Final[list[Any]] = [
+    2,  # of the document: more by one whenever a field changes its meaning
+    [segment.VERSION, list(segment.HEADER), list(segment.ROW), [counter.name for counter in COUNTERS]],
+    [BUCKETS, [histogram.name for histogram in HISTOGRAMS]],
+    [activity.THREAD_WORDS, activity.REQUEST_WORDS, activity.WORDS, notes.WORDS, lengths.WORDS],
+    [messages.VERSION, messages.LAYOUT.format, {kind.name: int(kind) for kind in messages.Kind}],
+    list(HandedBack._fields),
+]
 
 
 class Handover(NamedTuple):

@@ -210,7 +210,7 @@ class Master:
             sent = {place.slot: place.sent for place in handed.places}
             self._queue = Queue.adopt(self._segment, handed.capacity, sent, handed.in_hand)
             if ACTING in handed.unmended:
-                self._queue.go_on_from_words()
+                self._queue.go_on_from_words(sent)
         undo.callback(self._queue.close)
         return backlogs
 
@@ -638,10 +638,11 @@ class Master:
 
     def _go_on_after_stand_in(self, handed: Handover) -> None:
         """Go on in the same life, where the next was not to be."""
-        self._queue.go_on({place.slot: place.sent for place in handed.places}, handed.in_hand)
+        sent = {place.slot: place.sent for place in handed.places}
+        self._queue.go_on(sent, handed.in_hand)
         self._workers.unmended = handed.unmended
         if ACTING in handed.unmended:
-            self._queue.go_on_from_words()
+            self._queue.go_on_from_words(sent)
         self._acceptor.pauses, self._acceptor.saturations = handed.pauses, handed.saturations
         self._carry_on(handed)
 

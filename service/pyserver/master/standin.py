@@ -1,8 +1,9 @@
 """Who accepts while the master executes itself: a child that has the same listeners, channels, queue and segment.
 
 Owns:    that process, from its fork to its end, and the way on which it hands back.
-Never:   outlives the master: the end of the way is its end. Speaks to systemd, to an administrator or to workers, mends
-         or reaps: all that waits for the master. Lets two accept at a time, or two move the queue's ledger.
+Never:   outlives the master, unless it is stopped: the end of the way is its end. Speaks to systemd, or to an
+         administrator but by the log; tells workers more than that room is wanted (`saturated`); mends or reaps: all
+         that waits for the master. Lets two accept at a time, or two move the queue's ledger.
 Fails:   never: where it cannot be had, clients wait in the kernel. One that dies or stops costs who was in its hands.
 Used by: master.succession (starts it; has it relieved where execve(2) fails), master.main (is it; relieves it).
 
@@ -10,7 +11,7 @@ It stops accepting for good as soon as it cannot pass on at once: no room in the
 mutex that a worker died with. Then it is as it was without it.
 
     master     one byte                        hand back what you have, and go
-    stand-in   an _Account, with descriptors   or nothing, if it was killed
+    stand-in   a HandedBack, with descriptors  or nothing, if it was killed
 """
 
 import contextlib
@@ -21,13 +22,13 @@ import select
 import signal
 import socket
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from pyserver.ipc.queue import Queue
 from pyserver.limits import BATCH_MAX, KIB, STAND_IN_WITHIN_S
 from pyserver.master import children
 from pyserver.master.acceptor import Acceptor
-from pyserver.master.handover import HandedConnections, HandedStandIn, Handover
+from pyserver.master.handover import HandedBack, HandedConnections, HandedStandIn, Handover
 from pyserver.master.listeners import Listener
 from pyserver.master.workers import ACTING
 
@@ -35,15 +36,6 @@ log = logging.getLogger("pyserver")
 
 _ORDER: Final = b"!"
 _ACCOUNT_MAX_BYTES: Final = 64 * KIB
-
-
-class _Account(NamedTuple):
-    """What it hands back, beside the descriptors of the connections."""
-
-    sent: list[tuple[int, int]]  # slot, and connections ever put into its channel
-    connections: list[tuple[int, int, int, int]]  # how many, kind, listener, stamp
-    pauses: int
-    saturations: int
 
 
 # -- the master --------------------------------------------------------------------------------------
@@ -95,7 +87,7 @@ def relieve(handed: Handover) -> Handover:
     )
 
 
-def _asked(way: socket.socket) -> tuple[_Account | None, list[int]]:
+def _asked(way: socket.socket) -> tuple[HandedBack | None, list[int]]:
     try:
         way.send(_ORDER, socket.MSG_NOSIGNAL)
         data, descriptors, _, _ = socket.recv_fds(way, _ACCOUNT_MAX_BYTES, BATCH_MAX)
@@ -105,9 +97,14 @@ def _asked(way: socket.socket) -> tuple[_Account | None, list[int]]:
         os.set_inheritable(descriptor, False)  # recv_fds() forgets its flags, MSG_CMSG_CLOEXEC among them
     if not data:
         return None, []
-    import json  # noqa: PLC0415  as in master.handover: a start without a reload does without
+    try:
+        import json  # noqa: PLC0415  as in master.handover: a start without a reload does without
 
-    return _Account(**json.loads(data)), descriptors
+        return HandedBack(**json.loads(data)), descriptors
+    except (TypeError, ValueError, ImportError):
+        for descriptor in descriptors:
+            os.close(descriptor)
+        return None, []
 
 
 def _counted(connections: Sequence[HandedConnections]) -> int:
@@ -148,7 +145,7 @@ def _hand_back(way: socket.socket, acceptor: Acceptor, queue: Queue, slots: Sequ
     import json  # noqa: PLC0415
 
     carried = acceptor.carried
-    account = _Account(
+    account = HandedBack(
         sent=[(slot, queue.number(slot)) for slot in slots],
         connections=[(len(each), message.kind, message.listener, message.stamp_ns) for each, message, _ in carried],
         pauses=acceptor.pauses,

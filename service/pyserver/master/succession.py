@@ -101,8 +101,8 @@ class Succession:
         try:
             document = handover.write(self._hand_over())
             rehearsal = self._reload.rehearse(document)
-        except OSError as error:
-            self._failed(f"no rehearsal: {error.strerror}")
+        except (OSError, ImportError) as error:
+            self._failed(f"no rehearsal: {_reason(error)}")
             return
         finally:
             if document >= 0:
@@ -145,10 +145,10 @@ class Succession:
                 document = handover.write(handed)
                 environ = {**os.environ, **self._notifier.environment(), handover.VARIABLE: str(document)}
                 handover.execute([*handed.descriptors(), document], environ)
-            except OSError as error:
+            except (OSError, ImportError) as error:
                 if handed is not None and handed.stand_in is not None:
                     self._go_on(standin.relieve(handed))
-                self._failed(f"cannot execute {handover.command()[0]}: {error.strerror}")
+                self._failed(f"cannot execute {handover.command()[0]}: {_reason(error)}")
             finally:
                 if document >= 0:
                     os.close(document)
@@ -259,3 +259,8 @@ class Succession:
                 if descriptors:
                     message = Message(message.kind, 0, message.listener, len(descriptors), 0, message.stamp_ns)
                     self._acceptor.carry_on(descriptors, message, counted=True)
+
+
+def _reason(error: OSError | ImportError) -> str:
+    """Return why it failed. What only a reload needs is imported by it, and may have gone from the disk."""
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)

@@ -100,7 +100,7 @@ class Exchange:
 
     def go_on_after_acting(self) -> None:
         """Exactly what master.main and master.workers do when a stand-in has died."""
-        self.queue.go_on_from_words()
+        self.queue.go_on_from_words(range(SLOTS))
         for _ in range(50):
             with suppress(Stuck):
                 return self.queue.mend_after_acting([])

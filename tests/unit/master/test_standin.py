@@ -83,7 +83,7 @@ class Relieved(Around):
     def go_on(self, handed: Handover) -> None:
         self.queue.go_on({place.slot: place.sent for place in handed.places}, handed.in_hand)
         if ACTING in handed.unmended:
-            self.queue.go_on_from_words()
+            self.queue.go_on_from_words([0])
             wait_until(self._mended)
 
     def _mended(self) -> bool:
@@ -208,3 +208,34 @@ def test_one_that_fails_is_as_one_that_died(around: Relieved) -> None:
     assert stand_in is not None
     assert standin.relieve(around.handed(stand_in)).unmended == [ACTING]
     assert gone(stand_in)
+
+
+@pytest.mark.parametrize("said", [b"{", b"[]", b'{"sent": []}', b"\xff"])
+def test_one_that_is_not_understood_is_as_one_that_died(around: Relieved, said: bytes) -> None:
+    client, accepted = socket.socketpair()
+    around._opened.enter_context(client).settimeout(20)
+
+    def mumble(way: socket.socket) -> int:
+        way.recv(1)
+        socket.send_fds(way, [said], [accepted.fileno()])
+        way.recv(1)
+        return 0
+
+    with accepted:
+        stand_in = standin.start(mumble)
+    assert stand_in is not None
+    relieved = standin.relieve(around.handed(stand_in))
+    assert (relieved.unmended, relieved.connections) == ([ACTING], [])
+    assert gone(stand_in)
+    assert client.recv(1) == b"", "what came along is closed"
+
+
+def test_what_is_forged_for_a_slot_that_nobody_uses_is_not_believed(around: Relieved) -> None:
+    stand_in = around.begin()
+    around.client()
+    wait_until(lambda: around.word(0, "sent") == 1)
+    around.segment.words[around.segment.row(2, "sent")] = 1000
+    os.kill(stand_in.pid, signal.SIGKILL)
+    around.go_on(standin.relieve(around.handed(stand_in)))
+    around.assert_balanced(1, 0)
+    assert around.word(2, "sent") == 0

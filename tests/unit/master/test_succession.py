@@ -3,6 +3,7 @@
 import os
 import resource
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -17,6 +18,7 @@ from pyserver.master.handover import Handover
 from pyserver.master.stopping import Stopping
 from pyserver.master.succession import Succession
 from pyserver.master.supervisor import State
+from pyserver.master.workers import ACTING
 
 
 class Changing(Around):
@@ -164,6 +166,23 @@ def test_a_rehearsal_that_cannot_be_had_is_a_failed_reload(around: Changing) -> 
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert (around.reload.due, around.reload.began) == (False, 0.0)
     assert around.reload.failure == "no rehearsal: Too many open files"
+
+
+def test_without_what_only_a_reload_imports_it_fails_and_all_goes_on(
+    around: Changing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    around.enlist(1, State.READY)
+    around.standing.tell_ready(1.0)
+    monkeypatch.setitem(sys.modules, "json", None)  # as if it had gone from the disk
+    around.reload.wish()
+    around.succession.see_to(1.0)
+    assert around.reload.failure.startswith("no rehearsal: import of json halted")
+    around.acceptor.look_again()
+    assert around.acceptor.polling
+    around.succession._execute()
+    assert around.reload.failure.startswith(f"cannot execute {sys.executable}: import of json halted")
+    (handed,) = around.gone_on
+    assert (handed.stand_in, handed.unmended) == (None, [ACTING]), "there was one, and it could not tell what it did"
 
 
 def test_a_stop_comes_before_a_reload(around: Changing) -> None:
