@@ -79,9 +79,9 @@ def serve(given: argparse.Namespace) -> NoReturn:
 
 def _leave(code: int) -> NoReturn:
     """End this process now: all is given back, and whoever waits for its end waits for no interpreter to tidy up."""
-    with contextlib.suppress(OSError, AttributeError):  # nobody reads it any more, or there is none (`>&-`)
-        sys.stdout.flush()
-        sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, AttributeError):  # nobody reads it any more, or there is none (`>&-`)
+            stream.flush()
     os._exit(code)
 
 

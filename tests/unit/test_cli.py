@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 from tests.unit.files.process import forbid_openat2, in_child
+from tests.unit.processes import run_forked
 
 import pyserver
-from pyserver.cli import FLAGS, build_parser, main
+from pyserver.cli import FLAGS, _leave, build_parser, main
 from pyserver.config import DEFAULT_FILE, OPTIONS, Override
 
 SERVICE = Path(pyserver.__file__).parent.parent
@@ -379,3 +380,18 @@ print([name for name in sys.modules if name.startswith(foreign)])
     loaded = {name.split(".")[1] for name in first.strip("[]").replace("'", "").split(", ")}
     assert loaded == {"cli", "config", "limits", "signals"}
     assert second == "[]"
+
+
+def test_what_was_complained_of_is_told_although_nobody_reads_the_rest(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+
+    def leave() -> None:
+        readable, writable = os.pipe()
+        os.close(readable)
+        sys.stdout, sys.stderr = os.fdopen(writable, "w"), told.open("w")
+        sys.stdout.write("nobody reads this")
+        sys.stderr.write("a complaint")
+        _leave(3)
+
+    assert run_forked(leave) == 3
+    assert told.read_text() == "a complaint"
