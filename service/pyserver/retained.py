@@ -3,7 +3,7 @@
 Owns:    the compiled text of all modules that the process has not loaded, as bytes: nothing of it has run.
 Never:   loads a module, or makes anything of the bytes, in the process that keeps them.
 Fails:   never: a module that cannot be compiled is not kept, and whoever imports it is told by the import itself.
-Used by: master.main, while its first workers start.
+Used by: master.main, while its first workers start; after an execution, before the stand-in is relieved.
 
 A worker is forked and loads what answers clients only then. An upgrade puts new files below a master that runs: one
 that is not told to follow, because the new version does not take the configuration, or not yet. Without this a worker

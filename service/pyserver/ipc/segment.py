@@ -77,7 +77,7 @@ HEADER: Final = _indexed(
     "master_beat",  # CLOCK_MONOTONIC, ns
     "restarts",  # workers that died and were replaced
     "accept_pauses",  # times the master ran out of descriptors
-    "saturations",  # times the queue was full
+    "saturations",  # times the queue was full, or as full as it may be in an overload (master.backlogs)
     "backlog",  # connections that may wait in the kernel
     "backlog_drops",  # attempts to connect that found no room there
     "crew",  # the workers that serve: those whose row says the same; one more with each reload
