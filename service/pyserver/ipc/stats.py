@@ -71,7 +71,7 @@ SERVER: Final = (
     Counter("restarts", "workers", "workers that died and were replaced"),
     Counter("reloads", "reloads", "reloads that took effect"),
     Counter("accept_pauses", "events", "times that no connection could be accepted for want of descriptors"),
-    Counter("saturations", "events", "times that the queue was full"),
+    Counter("saturations", "events", "times that the queue was full, or as full as it may be in an overload"),
     Counter("backlog_drops", "attempts", "attempts to connect that the kernel dropped because a backlog was full"),
     Counter("backlog", "connections", "connections that may wait in the backlogs of TCP listeners", gauge=True),
     Counter("capacity", "connections", "connections that have room in the queue", gauge=True),
