@@ -232,6 +232,10 @@ class Acceptor:
                 all_of_them = False
                 break
             batch.append(descriptor)
+            if len(batch) == most and may and most < BATCH_MAX:
+                more, _ = backlog.held(listener)  # who came meanwhile: the larger the batch, the less it costs for each
+                most = min(most + more, BATCH_MAX)
+                all_of_them = more <= BATCH_MAX - len(batch)
         if all_of_them:
             self._behind.discard(index)
         self.accepted[index] += len(batch)
