@@ -94,6 +94,13 @@ def test_new_clients_are_answered_while_the_new_code_starts(slow: Slow, site: Pa
     assert not server.logged("stand-in")
 
 
+def stop(server: Server, stand_in: int) -> None:
+    """Once it has accepted, so that it is in its loop."""
+    assert server.ask("/small.txt", within=30).status == 200
+    server.kill_process(stand_in, signal.SIGSTOP)
+    wait_until(lambda: process_state(stand_in) == "T")
+
+
 def test_killed_stand_in_leaves_clients_to_the_new_code(slow: Slow, site: Path) -> None:
     server = slow.start()
     with kept(server, site), contextlib.ExitStack() as stack:
@@ -118,9 +125,7 @@ def test_stopped_stand_in_is_waited_for_not_long(slow: Slow, site: Path) -> None
     server = slow.start()
     with kept(server, site), contextlib.ExitStack() as stack:
         with slow.executing(server) as stand_in:
-            assert server.ask("/small.txt", within=30).status == 200
-            server.kill_process(stand_in, signal.SIGSTOP)
-            wait_until(lambda: process_state(stand_in) == "T")
+            stop(server, stand_in)
             clients = asking(server, 10, stack)
         answered(clients)
         stack.close()
@@ -132,9 +137,7 @@ def test_stand_in_killed_inside_the_accounting_is_mended_after(slow: Slow, site:
     server = slow.start()
     with kept(server, site), contextlib.ExitStack() as stack:
         with slow.executing(server) as stand_in:
-            assert server.ask("/small.txt", within=30).status == 200
-            server.kill_process(stand_in, signal.SIGSTOP)
-            wait_until(lambda: process_state(stand_in) == "T")
+            stop(server, stand_in)
             hold_queue_mutex(server, None)
             empty = posix_ipc.Semaphore(f"/pyserver.{server.pid}.empty_slots")
             empty.acquire(0)

@@ -165,17 +165,16 @@ class Pool:
             while self._done:
                 self._busy -= 1
                 self._shielded(self._done.popleft().then)
-            if jobs:
-                if self._threads == 1:
-                    self._run_inline(jobs.popleft())
-                    continue
-                # The last thread leads on: somebody must. The job waits until a follower is back.
-                if self._has_follower:
+            # The last thread leads on: somebody must. A job waits until a follower is back.
+            if jobs and self._has_follower:
+                job = jobs.popleft()
+                if job.work is Work.ANSWERING:  # perhaps by numbers: none of this worker's shall be missing
+                    self._publish()
+                if self._threads > 1:
                     self._busy += 1
-                    job = jobs.popleft()
-                    if job.work is Work.ANSWERING:  # perhaps by numbers: none of this worker's shall be missing
-                        self._publish()
                     return job
+                self._run_inline(job)
+                continue
             descriptor = connections.see_to(self._events)
             if descriptor is None:
                 longest = self._end_round()
@@ -401,7 +400,6 @@ class Pool:
     def _run_inline(self, job: Job) -> None:
         """With a single thread there is nobody to hand over to."""
         self._activity.thread_does(0, job.work, job.row)
-        self._publish()
         self._shielded(job.run)
         self._activity.thread_does(0, Work.LEADING)
         self._shielded(job.then)
