@@ -13,6 +13,7 @@ from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import Segment
 from pyserver.master.acceptor import Acceptor
 from pyserver.master.backlogs import Backlogs
+from pyserver.master.handover import HandedStandIn, Handover
 from pyserver.master.listeners import adopt_or_bind
 from pyserver.master.pollset import PollSet
 from pyserver.master.reload import Reload
@@ -98,3 +99,30 @@ class Around:
             self.poll.by(time.monotonic() + 0.1)
             self.poll.turn()
             self.poll.due = float("inf")
+
+    def handed_over(self, *, stand_in: HandedStandIn | None = None) -> Handover:
+        """All that a next life of this process has to know, but for listeners and the descriptors of the segment."""
+        return Handover(
+            version="1",
+            ticked=0.0,
+            crew=self.workers.crew,
+            listeners=[],
+            control=None,
+            segment=self.segment.name,
+            segment_descriptors=[],
+            slots=SLOTS,
+            capacity=self.queue.capacity,
+            in_hand=self.queue.in_hand,
+            places=self.workers.handed(),
+            connections=[],
+            owed=[],
+            unmended=[],
+            replaced=[],
+            restarts=0,
+            requests=0,
+            pauses=0,
+            saturations=0,
+            listen=[],
+            stand_in=stand_in,
+            **self.reload.handed(),  # type: ignore[arg-type]
+        )

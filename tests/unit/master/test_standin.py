@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
-from tests.unit.master.around import SLOTS, Around
+from tests.unit.master.around import Around
 from tests.unit.processes import wait_until
 
 from pyserver.ipc.channel import Full, Kind, Message
@@ -39,33 +39,7 @@ class Relieved(Around):
         return standin.serve(way, self.acceptor, self.queue, self.listeners, [0])
 
     def handed(self, stand_in: HandedStandIn | None) -> Handover:
-        return Handover(
-            version="1",
-            began=0.0,
-            ticked=0.0,
-            crew=1,
-            listeners=[],
-            control=None,
-            segment=self.segment.name,
-            segment_descriptors=[],
-            slots=SLOTS,
-            capacity=self.queue.capacity,
-            in_hand=self.queue.in_hand,
-            places=self.workers.handed(),
-            connections=[],
-            owed=[],
-            unmended=[],
-            replaced=[],
-            restarts=0,
-            requests=0,
-            pauses=0,
-            saturations=0,
-            listen=[],
-            waiting=[],
-            waiting_next=[],
-            again=False,
-            stand_in=stand_in,
-        )
+        return self.handed_over(stand_in=stand_in)
 
     def client(self) -> socket.socket:
         made = self._opened.enter_context(socket.create_connection(self.listeners[0].socket.getsockname(), 20))

@@ -51,36 +51,11 @@ class Changing(Around):
             self.notifier,
             self.poll,
             threads=4,
-            hand_over=self.hand_over,
+            hand_over=lambda: self.handed_over()._replace(segment_descriptors=self.segment.descriptors()),
             stand_in=self.stand_in,
             go_on=self.gone_on.append,
             obey=list,
             hear=self.hear,
-        )
-
-    def hand_over(self) -> Handover:
-        return Handover(
-            version="1",
-            ticked=0.0,
-            crew=self.workers.crew,
-            listeners=[],
-            control=None,
-            segment=self.segment.name,
-            segment_descriptors=self.segment.descriptors(),
-            slots=SLOTS,
-            capacity=self.queue.capacity,
-            in_hand=self.queue.in_hand,
-            places=self.workers.handed(),
-            connections=[],
-            owed=[],
-            unmended=[],
-            replaced=[],
-            restarts=0,
-            requests=0,
-            pauses=0,
-            saturations=0,
-            listen=[],
-            **self.reload.handed(),  # type: ignore[arg-type]
         )
 
     def stand_in(self, way: socket.socket) -> int:
