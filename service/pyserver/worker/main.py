@@ -37,6 +37,7 @@ from pyserver.worker.accesslog import AccessLog
 from pyserver.worker.admission import Admission
 from pyserver.worker.connection import Connections
 from pyserver.worker.failures import Failures, share_of
+from pyserver.worker.memory import keep_in_one_arena
 from pyserver.worker.pool import Pool
 from pyserver.worker.proxies import Proxies
 from pyserver.worker.records import Records
@@ -53,6 +54,7 @@ def run(assignment: Assignment) -> int:
     slot, config = assignment.slot, assignment.config
     output = journal.configure(f"worker {slot}")
     faulthandler.enable()
+    keep_in_one_arena()
     setproctitle.setproctitle(f"{config.title}: worker {slot}")
     clock, tally, limits = Clock(), Tally(), config.limits
     memo = Memo(limits.memo_bytes, Bounds(limits.head_bytes, limits.target_bytes, limits.head_fields))
