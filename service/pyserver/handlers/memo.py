@@ -30,21 +30,24 @@ What comes for the first time (an answer: in its second) is not kept, only its h
 heads costs others nothing. A hash that two heads share keeps one of them a request too early, and nothing else: keys
 are bytes.
 
-A section, all field lines of a head with the empty line, means the same below every request line in origin-form of
-HTTP/1.1, so that is remembered for longer than a second: it is a pure function of the bytes. Sections with content,
-expectations or another version go the full way, and so does every line that is not plainly a GET or HEAD of a path.
+Heads that differ only in what no answer depends on share an answer, by their request line and what stands below it:
+handlers.sections, whose answers begin and end with those here. A head that keeps coming gets a place here all the same:
+one look instead of two.
 """
 
 from collections import OrderedDict
 from typing import Final
 
 from pyserver import limits
-from pyserver.http.request import Request, Section, only_head, plain
+from pyserver.handlers.sections import Sections, is_new
+from pyserver.http.request import Request
 from pyserver.http.response import Response
 from pyserver.http.scanner import USUAL, Bounds
 
 # Beside its bytes an entry is a tuple, a Request with what it holds, and a place in the order (tracemalloc: 700).
 _ENTRY_BYTES: Final = 700
+# A head that was answered by its line and comes again before so many others is one that keeps coming.
+_SHORTLY: Final = 1024
 
 
 class Memo:
@@ -55,27 +58,27 @@ class Memo:
         "_asked",
         "_holders",
         "_max_bytes",
-        "_met",
-        "_section_bytes",
         "_sections",
+        "_told",
         "answers",
         "bounds",
+        "request",
         "second",
     )
 
     def __init__(self, max_bytes: int, bounds: Bounds = USUAL) -> None:
-        """Hold so many bytes at most, half for answers and half for sections; none: everything goes the full way."""
+        """Hold so many bytes at most, a third each for heads, sections and lines; none: all goes the full way."""
         self.bounds = bounds  # of heads: those of the full way too, which takes them from here
-        self._max_bytes = max_bytes // 2
+        self._max_bytes = max_bytes // 3
         self.second = -1  # of the answers; whoever reads them compares, and calls turn()
         # For the caller to look into, for a call would cost as much as the look.
         self.answers: OrderedDict[bytes, tuple[Request, Response]] = OrderedDict()
         self._answer_bytes = 0
         self._holders: dict[Response, int] = {}  # how many heads share an answer, whose bytes count once
-        self._sections: OrderedDict[bytes, Section] = OrderedDict()
-        self._section_bytes = 0
         self._asked: set[int] = set()  # hashes of the heads that came in this second
-        self._met: set[int] = set()  # hashes of sections that came
+        self._told: set[int] = set()  # hashes of those that were answered by their line
+        self._sections = Sections(self._max_bytes, bounds)
+        self.request: Final = self._sections.request  # what a head means, if the short way can tell
 
     def turn(self, second: int) -> None:
         """Begin another second."""
@@ -88,39 +91,34 @@ class Memo:
         self._holders.clear()
         self._asked.clear()
         self._answer_bytes = 0
+        self._sections.forget()
 
     def close(self) -> None:
         """Remember nothing from now on."""
         self._max_bytes = 0
         self.forget()
 
-    def request(self, data: bytes) -> Request | None:
-        """Return the request that `data` is, if it is one whole head without content; None: go the full way."""
-        line, _, fields = data.partition(b"\r\n")
-        known = self._sections.get(fields)
-        if known is not None:
-            return plain(line, known, data, self.bounds)
-        request = only_head(data, self.bounds)
-        if request is not None and not _is_new(fields, self._met):
-            self._learn(fields, request)
-        return request
-
-    def _learn(self, key: bytes, request: Request) -> None:
-        """Remember what the section of a head means, if the line above it does not matter for that."""
-        section = Section.of(request)
-        weight = len(key) + _ENTRY_BYTES
-        if section is None or weight > self._max_bytes:
-            return
-        self._sections[key] = section
-        self._section_bytes += weight
-        while self._section_bytes > self._max_bytes or len(self._sections) > limits.MEMO_ENTRIES_MAX:
-            oldest, _ = self._sections.popitem(last=False)
-            self._section_bytes -= len(oldest) + _ENTRY_BYTES
+    def by_line(self, data: bytes) -> Response | None:
+        """Return the answer of this second to a head that has no place here, if its line and its section have one."""
+        response = self._sections.answer(data)
+        if response is not None and not is_new(data, self._told, _SHORTLY):
+            request = self.request(data)
+            if request is not None:
+                self._keep(request, response)
+        return response
 
     def keep(self, request: Request, response: Response, second: int) -> None:
         """Hold the answer that the full way gave to this head in this second, if it is one that may be given again."""
-        if second != self.second or not response.again or request.has_body or _is_new(request.head, self._asked):
+        if second != self.second or not response.again or request.has_body or not self._max_bytes:
             return
+        new = is_new(request.head, self._asked, limits.MEMO_ENTRIES_MAX)
+        # A query that comes once is worth no place; and only answers of 200 are held by the file cache.
+        if response.status == 200 and not (new and request.query):
+            self._sections.keep(request, response)
+        if not new:
+            self._keep(request, response)
+
+    def _keep(self, request: Request, response: Response) -> None:
         weight = len(request.head) + _ENTRY_BYTES + len(response.wire)
         if weight > self._max_bytes or request.head in self.answers:
             return
@@ -141,14 +139,3 @@ class Memo:
         else:
             del self._holders[response]
             self._answer_bytes -= len(response.wire)
-
-
-def _is_new(what: bytes, met: set[int]) -> bool:
-    """Tell whether this was not met lately. What comes once, a cookie that counts, is not worth a place."""
-    number = hash(what)
-    if number in met:
-        return False
-    if len(met) >= limits.MEMO_ENTRIES_MAX:
-        met.clear()
-    met.add(number)
-    return True

@@ -66,7 +66,7 @@ def head(fields_max: int) -> re.Pattern[bytes]:
 
 HEAD: Final = head(limits.FIELDS_MAX)
 
-# What most heads begin with. Fields mean the same below each such line, so they need not be read again (handlers.memo).
+# What most heads begin with. Fields mean the same below each such line, and need not be read again (handlers.sections).
 PLAIN_LINE: Final = re.compile(rb"(GET|HEAD) ((/%b*+)(?:\?(%b*+))?) HTTP/1\.1" % (PATH_BYTE, TARGET_BYTE))
 
 # -- the fields that may change what we answer --------------------------------------------------------

@@ -92,7 +92,18 @@ class Source(Protocol):
 class Response:
     """One answer, ready to send. Immutable by convention: the same object may answer many requests."""
 
-    __slots__ = ("again", "close", "content_bytes", "count", "more", "offset", "source", "status", "wire")
+    __slots__ = (
+        "__weakref__",
+        "again",
+        "close",
+        "content_bytes",
+        "count",
+        "more",
+        "offset",
+        "source",
+        "status",
+        "wire",
+    )
 
     def __init__(
         self,

@@ -29,7 +29,7 @@ from pyserver.http.dates import imf_fixdate
 from pyserver.http.errors import ProtocolError
 from pyserver.http.fields import Lines
 from pyserver.http.reader import RequestReader
-from pyserver.http.request import Request
+from pyserver.http.request import Request, parse_head
 from pyserver.http.response import CONTINUE, Response, error_response
 from pyserver.ipc.activity import Work
 from pyserver.ipc.assignment import Origin
@@ -330,7 +330,7 @@ class Connections:
         clock, of_each, staying = self._clock, self.records.of_each, not self._leaving
         if memo.second != clock.second:
             memo.turn(clock.second)
-        known, deadline = memo.answers, clock.now + self._limits.keep_alive
+        known, by_line, deadline = memo.answers, memo.by_line, clock.now + self._limits.keep_alive
         fine = received = sent_in_all = 0  # answers of 200, bytes
         try:
             for descriptor, _ in events:
@@ -346,8 +346,8 @@ class Connections:
                             continue
                         except OSError:
                             data = b""
-                        if data in known:
-                            request, response = known[data]
+                        response = known[data][1] if data in known else by_line(data)
+                        if response is not None:
                             wire, status = response.wire, response.status
                             received += len(data)
                             if status == 200:
@@ -369,7 +369,7 @@ class Connections:
                                 connection.deadline = deadline
                                 continue
                             connection.settled = False
-                            self._sent_otherwise(connection, request, response, sent)
+                            self._sent_otherwise(connection, data, response, sent)
                         else:
                             connection.settled = False
                             if data:
@@ -398,13 +398,14 @@ class Connections:
             return
         log.error("an error of ours, its connection is closed", exc_info=error)
 
-    def _sent_otherwise(self, connection: Connection, request: Request, response: Response, sent: int) -> None:
+    def _sent_otherwise(self, connection: Connection, head: bytes, response: Response, sent: int) -> None:
         """Go on after a known answer that is not out as a whole, or is the last one; `sent` bytes, -1: it cannot be."""
         if sent < 0:
             self._tally.apart += 1
-            self.records.note(connection, request.head, response.status, 0)
+            self.records.note(connection, head, response.status, 0)
             self.close(connection)
             return
+        request = parse_head(head, bounds=self._bounds)
         self._tally.bytes_sent += sent
         if sent < len(response.wire):
             goes_on = self._send_rest(connection, request, response, sent)

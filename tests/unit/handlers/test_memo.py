@@ -2,6 +2,7 @@
 
 import itertools
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from pyserver import limits
 from pyserver.handlers.memo import Memo
 from pyserver.http.request import Request, parse_head
 from pyserver.http.response import Head, Response
+from pyserver.http.scanner import Bounds
 
 HEAD = b"GET /a?b HTTP/1.1\r\nHost: x\r\nCookie: c\r\n\r\n"
 
@@ -36,7 +38,7 @@ def kept(memo: Memo, data: bytes, response: Response) -> bool:
 
 @pytest.fixture
 def memo() -> Memo:
-    made = Memo(1 << 20)
+    made = Memo(3 << 19)
     made.turn(1)
     return made
 
@@ -203,6 +205,158 @@ def test_what_differs_in_a_byte_shares_nothing(memo: Memo, one: bytes, other: by
     assert meaning(twice(memo, other)) == meaning(parse_head(other))
 
 
+# -- by line -------------------------------------------------------------------------------------------------
+
+LINE = b"GET /a HTTP/1.1"
+
+
+def told(memo: Memo, line: bytes, *fields: bytes) -> Response:
+    """An answer that somebody holds, given by the full way to the second head of its section."""
+    data = head(line, *fields)
+    twice(memo, data)
+    response = Response(200, Head(b"answer to " + data))
+    memo.keep(parse_head(data), response, memo.second)
+    return response
+
+
+def test_sections_that_mean_the_same_share_the_answers_of_a_line(memo: Memo) -> None:
+    answer = told(memo, LINE, b"Host: x", b"User-Agent: one", b"Accept-Encoding: gzip")
+    other = (b"host:  X.", b"Accept-encoding: gzip", b"User-Agent: two", b"Cookie: c")
+    assert memo.by_line(head(LINE, *other)) is None, "its section is not known"
+    assert twice(memo, head(b"GET /b HTTP/1.1", *other)) is not None
+    assert memo.by_line(head(LINE, *other)) is answer
+    assert memo.by_line(head(b"GET /b HTTP/1.1", *other)) is None
+    assert memo.by_line(head(LINE, *other) + b"GET") is None
+
+
+@pytest.mark.parametrize(
+    ("line", "fields"),
+    [
+        (LINE, (b"Host: y",)),
+        (LINE, (b"Host: x", b"Accept-Encoding: gzip")),
+        (LINE, (b"Host: x", b"Origin: null")),
+        (LINE, (b"Host: x", b"Connection: close")),
+        (LINE, (b"Host: x", b"Range: bytes=0-1")),
+        (LINE, (b"Host: x", b'If-None-Match: "a"')),
+        (b"HEAD /a HTTP/1.1", (b"Host: x",)),
+        (b"GET /a HTTP/1.0", (b"Host: x",)),
+        (b"GET /a? HTTP/1.1", (b"Host: x",)),
+        (b"GET /%61 HTTP/1.1", (b"Host: x",)),
+    ],
+    ids=["host", "codings", "origin", "persistence", "range", "condition", "method", "version", "query", "path"],
+)
+def test_what_a_reader_could_tell_apart_shares_no_line(memo: Memo, line: bytes, fields: tuple[bytes, ...]) -> None:
+    answer = told(memo, LINE, b"Host: x")
+    twice(memo, head(line, *fields))
+    assert memo.by_line(head(line, *fields)) is None
+    assert memo.by_line(head(LINE, b"Host: x")) is answer
+
+
+@pytest.mark.parametrize(
+    "line", [b"GET /a HTTP/1.0", b"GET http://other/a HTTP/1.1", b"OPTIONS * HTTP/1.1"], ids=["1.0", "absolute", "*"]
+)
+def test_below_another_form_of_line_a_section_may_mean_something_else(memo: Memo, line: bytes) -> None:
+    told(memo, LINE, b"Host: x", b"Connection: keep-alive")
+    told(memo, LINE, b"Host: x")
+    answer = told(memo, line, b"Host: x", b"Connection: keep-alive")
+    assert memo.by_line(head(line, b"Host: x")) is None
+    assert memo.by_line(head(line, b"Host: x", b"Connection: keep-alive")) is None
+    assert answer.status == 200
+
+
+def test_a_line_holds_no_answer_that_nobody_else_holds(memo: Memo) -> None:
+    answer = told(memo, LINE, b"Host: x")
+    assert memo.by_line(head(LINE, b"Host: x")) is answer
+    del answer
+    assert memo.by_line(head(LINE, b"Host: x")) is None
+    again = told(memo, LINE, b"Host: x")
+    assert memo.by_line(head(LINE, b"Host: x")) is again
+
+
+@pytest.mark.parametrize("end", [lambda memo: memo.turn(2), Memo.forget, Memo.close], ids=["second", "switch", "drain"])
+def test_answers_by_line_end_with_all_others(memo: Memo, end: Callable[[Memo], None]) -> None:
+    answer = told(memo, LINE, b"Host: x")
+    end(memo)
+    assert memo.by_line(head(LINE, b"Host: x")) is None
+    assert memo._sections._line_bytes == 0
+    memo.keep(parse_head(head(LINE, b"Host: x")), answer, 1)
+    assert (memo.by_line(head(LINE, b"Host: x")) is answer) is (end is Memo.forget)
+
+
+def test_what_is_for_once_is_for_no_other_head(memo: Memo) -> None:
+    request = twice(memo, head(LINE))
+    assert request is not None
+    for response in (
+        Response(200, Head(b"answer"), again=False),
+        Response(404, Head(b"not held by the cache of files")),
+    ):
+        memo.keep(request, response, memo.second)
+        assert memo.by_line(head(LINE)) is None
+
+
+def test_a_query_that_comes_once_takes_no_place(memo: Memo) -> None:
+    line = b"GET /a?b HTTP/1.1"
+    answer = told(memo, line)
+    assert memo.by_line(head(line)) is None
+    memo.keep(parse_head(head(line)), answer, memo.second)
+    assert memo.by_line(head(line)) is answer
+
+
+def test_a_head_that_keeps_coming_gets_a_place_of_its_own(memo: Memo) -> None:
+    answer = told(memo, LINE, b"Host: x", b"Cookie: a")
+    data = head(LINE, b"Host: x", b"Cookie: b")
+    twice(memo, data)
+    for _ in range(2):
+        assert data not in memo.answers
+        assert memo.by_line(data) is answer
+    assert memo.answers[data][1] is answer
+    assert meaning(memo.answers[data][0]) == meaning(parse_head(data))
+
+
+def test_a_head_that_is_too_long_is_so_above_a_line_that_is_known() -> None:
+    memo = Memo(1 << 20, Bounds(200, 100, 100))
+    memo.turn(1)
+    answer = told(memo, LINE, b"Host: x")
+    longest = (
+        b"Host: x",
+        b"Cookie: " + bytes(200 - len(head(b"GET / HTTP/1.1", b"Host: x", b"Cookie: "))).replace(b"\0", b"c"),
+    )
+    assert twice(memo, head(b"GET / HTTP/1.1", *longest)) is not None
+    assert memo.by_line(head(LINE, *longest)) is None
+    assert memo.by_line(head(LINE, b"Host: x")) is answer
+
+
+def test_endless_lines_stay_within_the_bytes() -> None:
+    memo = Memo(3 << 20)
+    memo.turn(1)
+    answer = told(memo, LINE, b"Host: x")
+    tracemalloc.start()
+    try:
+        for number in range(30_000):
+            request = memo.request(head(b"GET /%d HTTP/1.1" % number, b"Host: x"))
+            assert request is not None
+            memo.keep(request, answer, 1)
+        del request
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert memo.by_line(head(b"GET /9 HTTP/1.1", b"Host: x")) is answer
+    assert memo.by_line(head(b"GET /29999 HTTP/1.1", b"Host: x")) is None
+    assert held < 2 << 20
+    memo.turn(2)
+    memo.keep(parse_head(head(b"GET /29999 HTTP/1.1", b"Host: x")), answer, 2)
+    assert memo.by_line(head(b"GET /29999 HTTP/1.1", b"Host: x")) is answer
+
+
+def test_what_sections_mean_goes_with_the_last_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MEMO_ENTRIES_MAX", 2)
+    memo = Memo(1 << 20)
+    memo.turn(1)
+    for number in range(5):
+        assert twice(memo, head(LINE, b"Host: x%d" % number)) is not None
+    assert len(memo._sections) == len(memo._sections._by_meaning) == 2
+
+
 # -- bounds --------------------------------------------------------------------------------------------------
 
 
@@ -288,7 +442,7 @@ def test_without_memory_nothing_is_remembered() -> None:
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 4), st.booleans()), max_size=80))
 def test_the_bytes_that_are_counted_are_those_that_are_held(steps: list[tuple[int, int, bool]]) -> None:
-    memo = Memo(9000)
+    memo = Memo(13_500)
     memo.turn(1)
     shared = [Response(200, Head(bytes(300 * size))) for size in range(5)]
     seconds = itertools.count(2)

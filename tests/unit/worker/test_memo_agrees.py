@@ -172,6 +172,41 @@ def test_every_answer_on_a_kept_connection_is_the_same(
     assert [line.split("] ")[1] for line in with_memo.lines()] == [line.split("] ")[1] for line in without.lines()]
 
 
+# Fields that no answer depends on, with those that some do.
+IGNORED = st.sampled_from([b"", b"User-Agent: a\r\n", b"User-Agent: b\r\n", b"Cookie: a\r\nReferer: http://x/\r\n"])
+HEEDED = st.sampled_from(
+    [b""] * 4
+    + [b"Accept-Encoding: gzip\r\n", b"Range: bytes=0-1\r\n", b"If-None-Match: *\r\n", b"Connection: close\r\n"]
+)
+SAME = st.tuples(
+    st.sampled_from([b"GET", b"GET", b"HEAD"]),
+    st.sampled_from([b"/small.txt", b"/folder/", b"/missing", b"/small.txt?query"]),
+    st.sampled_from([b"1.1", b"1.1", b"1.1", b"1.0"]),
+    HEEDED,
+    IGNORED,
+)
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(SAME, min_size=2, max_size=12), st.sets(st.integers(0, 35), max_size=2))
+def test_every_answer_that_other_heads_share_is_the_same(
+    halls: tuple[Hall, Hall], heads: list[tuple[bytes, bytes, bytes, bytes, bytes]], seconds: set[int]
+) -> None:
+    """Heads that differ in what no answer depends on are answered by their request lines (Memo.by_line)."""
+    with_memo, without = halls
+    requests = [b"%b %b HTTP/%b\r\nHost: x\r\n%b%b\r\n" % head for head in heads * 3]
+    parts, at = [], 0
+    for second in sorted(seconds):
+        parts.append(requests[at:second])
+        at = second
+    for part in (*parts, requests[at:]):
+        assert conversed(with_memo, part) == conversed(without, part)
+        for hall in halls:
+            hall.clock.second += 1
+    assert counted(with_memo) == counted(without)
+    assert [line.split("] ")[1] for line in with_memo.lines()] == [line.split("] ")[1] for line in without.lines()]
+
+
 def settled(hall: Hall, data: bytes = GET, *, buffer: int = 0) -> socket.socket:
     """A client that has had this answered so often that it comes from the memo by the shortest way."""
     client = hall.client(buffer=buffer)
@@ -193,6 +228,23 @@ def test_settled_connections_are_answered_without_a_step_more(halls: tuple[Hall,
     client.sendall(GET)
     with_memo.turn()
     assert client.recv(1 << 20).endswith(b"small\n")
+
+
+def test_a_head_that_was_never_seen_is_answered_without_a_step_more(halls: tuple[Hall, Hall]) -> None:
+    """By its line, above a section that means what that of another head does."""
+    with_memo, _ = halls
+    client = settled(with_memo)
+    with_memo.memo.answers.clear()  # as after many others
+    section = b"Host: x\r\nUser-Agent: other\r\n\r\n"
+    for _ in range(2):
+        client.sendall(b"GET /missing HTTP/1.1\r\n" + section)
+        assert b" 404 " in _taken(with_memo, client)
+    client.sendall(GET)
+    assert _taken(with_memo, client).endswith(b"small\n")
+    connections = with_memo.connections
+    connections.ready = connections.readable = connections.serve = None  # type: ignore[method-assign, assignment]
+    client.sendall(b"GET /small.txt HTTP/1.1\r\n" + section)
+    assert _taken(with_memo, client).endswith(b"small\n")
 
 
 def test_a_settled_client_that_does_not_take_all_at_once(halls: tuple[Hall, Hall], site: Path) -> None:
