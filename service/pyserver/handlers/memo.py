@@ -98,14 +98,18 @@ class Memo:
         self._max_bytes = 0
         self.forget()
 
-    def by_line(self, data: bytes) -> Response | None:
-        """Return the answer of this second to a head that has no place here, if its line and its section have one."""
-        response = self._sections.answer(data)
+    def find(self, data: bytes) -> tuple[Response | None, Request | None]:
+        """Return this second's answer to a head that has no place here, by its line and section, or what it means.
+
+        Neither: go the full way.
+        """
+        found = self._sections.find(data)
+        response, _ = found
         if response is not None and not is_new(data, self._told, _SHORTLY):
             request = self.request(data)
             if request is not None:
                 self._keep(request, response)
-        return response
+        return found
 
     def keep(self, request: Request, response: Response, second: int) -> None:
         """Hold the answer that the full way gave to this head in this second, if it is one that may be given again."""

@@ -71,6 +71,22 @@ class Sections:
         known = self._by_bytes.get(fields)
         if known is not None:
             return plain(line, known.section, data, self._bounds)
+        return self._read(data, fields)
+
+    def find(self, data: bytes) -> tuple[Response | None, Request | None]:
+        """Return this second's answer to `data` if there is one, else what request() does."""
+        line, _, fields = data.partition(b"\r\n")
+        known = self._by_bytes.get(fields)
+        if known is None:
+            return None, self._read(data, fields)
+        if line in known.answers and len(data) <= self._bounds.head_bytes:
+            answer = known.answers[line]()
+            if answer is not None:
+                return answer, None
+        return None, plain(line, known.section, data, self._bounds)
+
+    def _read(self, data: bytes, fields: bytes) -> Request | None:
+        """Read a head whose section is not known, and make it known when it comes a second time."""
         request = only_head(data, self._bounds)
         if request is not None and not is_new(fields, self._met, limits.MEMO_ENTRIES_MAX):
             self._learn(fields, request)
@@ -107,14 +123,6 @@ class Sections:
         if line not in meaning.answers:
             self._line_bytes += weight
         meaning.answers[line] = ref(response)
-
-    def answer(self, data: bytes) -> Response | None:
-        """Return the answer of this second to `data`, if it is one whole head, and both line and section are known."""
-        line, _, fields = data.partition(b"\r\n")
-        meaning = self._by_bytes.get(fields)
-        if meaning is None or line not in meaning.answers or len(data) > self._bounds.head_bytes:
-            return None
-        return meaning.answers[line]()
 
 
 def is_new(what: bytes, met: set[int], most: int) -> bool:

@@ -330,8 +330,10 @@ class Connections:
         clock, of_each, staying = self._clock, self.records.of_each, not self._leaving
         if memo.second != clock.second:
             memo.turn(clock.second)
-        known, by_line, deadline = memo.answers, memo.by_line, clock.now + self._limits.keep_alive
+        known, find, deadline = memo.answers, memo.find, clock.now + self._limits.keep_alive
         fine = received = sent_in_all = 0  # answers of 200, bytes
+        request: Request | None
+        response: Response | None
         try:
             for descriptor, _ in events:
                 if descriptor not in table:
@@ -346,7 +348,10 @@ class Connections:
                             continue
                         except OSError:
                             data = b""
-                        response = known[data][1] if data in known else by_line(data)
+                        if data in known:
+                            request, response = known[data]
+                        else:
+                            response, request = find(data)
                         if response is not None:
                             wire, status = response.wire, response.status
                             received += len(data)
@@ -372,7 +377,11 @@ class Connections:
                             self._sent_otherwise(connection, data, response, sent)
                         else:
                             connection.settled = False
-                            if data:
+                            if request is not None:
+                                received += len(data)
+                                if self._respond(connection, request):
+                                    self._wait(connection)
+                            elif data:
                                 self._received(connection, data)
                             else:
                                 self.close(connection)

@@ -192,7 +192,7 @@ SAME = st.tuples(
 def test_every_answer_that_other_heads_share_is_the_same(
     halls: tuple[Hall, Hall], heads: list[tuple[bytes, bytes, bytes, bytes, bytes]], seconds: set[int]
 ) -> None:
-    """Heads that differ in what no answer depends on are answered by their request lines (Memo.by_line)."""
+    """Heads that differ in what no answer depends on are answered by their request lines (Memo.find)."""
     with_memo, without = halls
     requests = [b"%b %b HTTP/%b\r\nHost: x\r\n%b%b\r\n" % head for head in heads * 3]
     parts, at = [], 0
