@@ -106,6 +106,10 @@ PAUSE_TOLD_EVERY_S: Final = 10.0
 # Descriptors that a worker keeps free for files, logs and its own needs; connections get the rest.
 WORKER_RESERVED_DESCRIPTORS: Final = 96
 
+# Descriptors for which a worker has the kernel make room before it has threads (worker.alone): 128 KiB. Beyond it room
+# is made when it is needed.
+DESCRIPTORS_PREPARED_MAX: Final = 16_384
+
 # -- processes (enforced by master, ipc) ----------------------------------------------------
 
 # A worker that was told SIGABRT gets so long to write its stacks before SIGKILL.

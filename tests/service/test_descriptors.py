@@ -169,3 +169,12 @@ def test_small_limit_still_serves(serve: Serve, nofile: int) -> None:
         for client in clients:
             client.send(request("/small.txt"))
         assert [client.answer().content for client in clients] == [b"small\n"] * 30
+
+
+def test_a_worker_has_room_for_descriptors_before_it_needs_them(serve: Serve) -> None:
+    """Else the first clients beyond 256, 512 and so on would wait for the kernel (worker.alone). FDSize of proc(5)."""
+    server = serve(workers=1, nofile=4096)
+    status = Path(f"/proc/{server.workers()[0]}/status").read_text()
+    facts = dict(line.split(":", 1) for line in status.splitlines())
+    assert int(facts["Threads"]) > 1
+    assert int(facts["FDSize"]) >= 2048

@@ -30,14 +30,19 @@ from pyserver.http.scanner import Bounds
 from pyserver.ipc.assignment import ADMIN, Assignment
 from pyserver.ipc.observe import Snapshot, snapshot
 from pyserver.ipc.stats import Tally
-from pyserver.limits import COLLECT_EVERY_OBJECTS, FILES_KEPT_OPEN_MAX, WORKER_RESERVED_DESCRIPTORS
+from pyserver.limits import (
+    COLLECT_EVERY_OBJECTS,
+    DESCRIPTORS_PREPARED_MAX,
+    FILES_KEPT_OPEN_MAX,
+    WORKER_RESERVED_DESCRIPTORS,
+)
 from pyserver.sd import journal
 from pyserver.sd.journal import JournalOutput
 from pyserver.worker.accesslog import AccessLog
 from pyserver.worker.admission import Admission
+from pyserver.worker.alone import make_room_for_descriptors, share_one_arena
 from pyserver.worker.connection import Connections
 from pyserver.worker.failures import Failures, share_of
-from pyserver.worker.memory import keep_in_one_arena
 from pyserver.worker.pool import Pool
 from pyserver.worker.proxies import Proxies
 from pyserver.worker.records import Records
@@ -54,7 +59,7 @@ def run(assignment: Assignment) -> int:
     slot, config = assignment.slot, assignment.config
     output = journal.configure(f"worker {slot}")
     faulthandler.enable()
-    keep_in_one_arena()
+    share_one_arena()
     setproctitle.setproctitle(f"{config.title}: worker {slot}")
     clock, tally, limits = Clock(), Tally(), config.limits
     memo = Memo(limits.memo_bytes, Bounds(limits.head_bytes, limits.target_bytes, limits.head_fields))
@@ -79,6 +84,7 @@ def run(assignment: Assignment) -> int:
         _confine(config)
     poll = select.epoll()
     capacity = _capacity(config.sites)
+    make_room_for_descriptors(min(capacity, DESCRIPTORS_PREPARED_MAX), poll.fileno())
     share = share_of(config.log.journal_requests, config.worker_count(), slot)
     failures = Failures(slot, share, clock) if share and isinstance(output, JournalOutput) else None
     table = assignment.clients
