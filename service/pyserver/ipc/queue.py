@@ -141,19 +141,23 @@ class Queue:
         """Let no more than so many connections wait from now on, although there may be room for more."""
         self._withheld = max(0, self._capacity - most)
 
-    def take_room(self) -> bool:
-        """Take room for one connection before accepting it; False when the queue is full."""
-        if self._withheld and self._empty.value <= self._withheld:
-            return False
-        self._in_hand += 1
+    def take_room(self, count: int = 1) -> int:
+        """Take room for connections before accepting them; return for how many: `count`, or fewer where it is full."""
+        if self._withheld:
+            count = min(count, self._empty.value - self._withheld)
+            if count <= 0:
+                return 0
+        self._in_hand += count
         self._words[_IN_HAND] = self._in_hand
-        try:
-            self._empty.acquire(0)  # as try_acquire() does, for every connection
-        except posix_ipc.Error:
-            if not try_acquire(self._empty):
-                self._hold(-1)
-                return False
-        return True
+        take = self._empty.acquire
+        for taken in range(count):
+            try:
+                take(0)  # as try_acquire() does, for every connection
+            except posix_ipc.Error:
+                if not try_acquire(self._empty):
+                    self._hold(taken - count)
+                    return taken
+        return count
 
     def return_room(self, count: int = 1) -> None:
         """Give back room that was taken and not needed."""

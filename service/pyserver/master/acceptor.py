@@ -205,24 +205,24 @@ class Acceptor:
         all_of_them = may > 0 and waiting <= BATCH_MAX
         # socket.accept() would wrap each client in an object, only for the descriptor to be taken out again.
         accept = listener._accept  # type: ignore[attr-defined]  # noqa: SLF001
-        take_room = self._queue.take_room
         batch: list[int] = []
+        room = 0  # taken, and not for one in the batch
         self._behind.add(index)
         while len(batch) < most:
-            if not take_room():
-                self._stop_until_room()
-                if self._saturated:
-                    all_of_them = False
-                    break
-                continue
+            if not room:
+                room = self._queue.take_room(most - len(batch) if may else 1)
+                if not room:
+                    self._stop_until_room()
+                    if self._saturated:
+                        all_of_them = False
+                        break
+                    continue
             try:
                 descriptor, _address = accept()
             except BlockingIOError:
-                self._queue.return_room()
                 all_of_them = True
                 break
             except OSError as error:
-                self._queue.return_room()
                 if error.errno in _CLIENT_GONE:
                     continue
                 if error.errno in _SHORTAGE:
@@ -231,11 +231,14 @@ class Acceptor:
                     self._leave_alone(index, error)
                 all_of_them = False
                 break
+            room -= 1
             batch.append(descriptor)
             if len(batch) == most and may and most < BATCH_MAX:
                 more, _ = backlog.held(listener)  # who came meanwhile: the larger the batch, the less it costs for each
                 most = min(most + more, BATCH_MAX)
                 all_of_them = more <= BATCH_MAX - len(batch)
+        if room:
+            self._queue.return_room(room)
         if all_of_them:
             self._behind.discard(index)
         self.accepted[index] += len(batch)
@@ -268,7 +271,7 @@ class Acceptor:
                 self._stuck = True
                 break
             try:
-                self._channels[each].master_end.send(message._replace(number=number), descriptors)
+                self._channels[each].master_end.send(message.numbered(number), descriptors)
             except (Full, Gone):
                 self._queue.withdraw(each, len(descriptors))
                 continue
@@ -308,9 +311,7 @@ class Acceptor:
         """Pass on what was given back, as far as there is room in the queue."""
         while self._returned and not (self._saturated or self._resume_at or self._held):
             descriptors, message = self._returned.pop(0)
-            room = 0
-            while room < len(descriptors) and self._queue.take_room():
-                room += 1
+            room = self._queue.take_room(len(descriptors))
             batch, rest = descriptors[:room], descriptors[room:]
             if batch:
                 self._pass_on(batch, message.listener, message.stamp_ns, message.kind)
