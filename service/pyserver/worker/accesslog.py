@@ -16,6 +16,7 @@ import re
 import select
 import stat
 import time
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from pyserver.clock import Clock
@@ -39,6 +40,17 @@ def first_line(head: bytes) -> bytes:
     Where one of them stands alone the request is refused, so no line of a good one is cut short.
     """
     return head.partition(b"\r")[0].partition(b"\n")[0]
+
+
+def _read(head: bytes) -> tuple[bytes, bytes]:
+    """Return what a line has of a head: its first line, and its Referer and User-Agent in quotes."""
+    referer, agent = field(head, b"referer") or b"-", field(head, b"user-agent") or b"-"
+    return escape(first_line(head)) or b"-", b'"%b" "%b"' % (escape(referer), escape(agent))
+
+
+# Many requests have the head of one before: a third of what a line costs.
+_of_head: Final = lru_cache(maxsize=512)(_read)
+_HEAD_KEPT_MAX_BYTES: Final = 2048
 
 
 def stamp(second: int) -> bytes:
@@ -185,15 +197,8 @@ class AccessLog:
     def _line(
         self, stamp: bytes, peer: bytes, head: bytes, status: int, content_bytes: int, _details: Details | None
     ) -> bytes:
-        return b'%b - - %b "%b" %d %d "%b" "%b"\n' % (
-            peer,
-            stamp,
-            escape(first_line(head)) or b"-",
-            status,
-            content_bytes,
-            escape(field(head, b"referer") or b"-"),
-            escape(field(head, b"user-agent") or b"-"),
-        )
+        asked, named = _of_head(head) if len(head) <= _HEAD_KEPT_MAX_BYTES else _read(head)
+        return b'%b - - %b "%b" %d %d %b\n' % (peer, stamp, asked, status, content_bytes, named)
 
     def take(self) -> Batch | None:
         """Return what should be written now, if anything; at most one batch is under way."""

@@ -106,6 +106,18 @@ def test_lines(tmp_path: Path, log: AccessLog, head: bytes, line: bytes) -> None
     assert (tmp_path / "log").read_bytes() == line
 
 
+def test_a_head_that_comes_again_has_the_same_line_whatever_its_length(tmp_path: Path, log: AccessLog) -> None:
+    """What a line has of a head is kept for the next one, unless that would take much memory."""
+    heads = [b"GET /%d HTTP/1.1\r\nHost: x\r\nReferer: %b\r\n\r\n" % (n, b"r" * (1500 * n)) for n in range(4)]
+    for head in heads * 3:
+        log.record(b"-", head, 200, 1)
+    log.close()
+    lines = (tmp_path / "log").read_bytes().splitlines()
+    assert len(set(lines)) == len(heads)
+    assert lines == lines[: len(heads)] * 3
+    assert [line.split(b'"')[3].count(b"r") for line in lines[:4]] == [0, 1500, 3000, 4500]
+
+
 def test_every_byte_is_printable_ascii_or_escaped() -> None:
     for value in range(256):
         escaped = escape(bytes([value]))
