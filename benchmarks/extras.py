@@ -76,8 +76,13 @@ class Extras:
 
         All in turns, and medians: a hundredth of all requests is what a machine's own pauses take.
         """
-        able = {server: self._median(server, 32, ["plain"]) for server in servers}
-        rates = {server: full.requests / full.seconds for server, full in able.items()}
+        full: dict[Server, list[float]] = {server: [] for server in servers}
+        for _ in range(self._rounds):
+            for server in servers:
+                with self._started(server) as instance:
+                    run = self._load(instance, 32, ["plain"], self._seconds)
+                full[server].append(run.requests / run.seconds)
+        rates = {server: median(found) for server, found in full.items()}
         own, same = "at half of that", "at half of what the least able can do"
         found: dict[tuple[Server, str], list[Run]] = {}
         for _ in range(self._rounds):
@@ -100,14 +105,6 @@ class Extras:
                 ]
             tables.append(table)
         return tables
-
-    def _median(self, server: Server, connections: int, script: Sequence[str]) -> Run:
-        """Return the run with the median rate of all rounds."""
-        runs = []
-        for _ in range(self._rounds):
-            with self._started(server) as instance:
-                runs.append(self._load(instance, connections, script, self._seconds))
-        return sorted(runs, key=lambda run: run.requests / run.seconds)[len(runs) // 2]
 
     def _load(self, instance: Instance, connections: int, script: Sequence[str], seconds: int) -> Run:
         url = f"http://127.0.0.1:{instance.setting.port}/1k.html"

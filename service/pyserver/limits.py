@@ -252,8 +252,8 @@ CODINGS_WAITING_MAX: Final = 256
 # ... and so long after their last use, because the room of a deleted file is not free before. nginx: 60 s.
 FILES_KEPT_OPEN_S: Final = 10
 
-# Heads that a worker remembers, and as many sections of fields (handlers.memo): a busy site's browsers and pages of one
-# second. The option memo_bytes bounds them too.
+# Heads that a worker remembers (handlers.memo), and as many sections of fields (handlers.sections): a busy site's
+# browsers and pages of one second. The option memo_bytes bounds them too.
 MEMO_ENTRIES_MAX: Final = 8_192
 
 # A part of a file up to here is read and goes out with its head in one send; to set up sendfile costs more than to

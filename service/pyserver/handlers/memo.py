@@ -96,6 +96,7 @@ class Memo:
     def close(self) -> None:
         """Remember nothing from now on."""
         self._max_bytes = 0
+        self._sections.close()
         self.forget()
 
     def find(self, data: bytes) -> tuple[Response | None, Request | None]:
@@ -123,7 +124,7 @@ class Memo:
             self._keep(request, response)
 
     def _keep(self, request: Request, response: Response) -> None:
-        weight = len(request.head) + _ENTRY_BYTES + len(response.wire)
+        weight = _bytes_of(request) + len(response.wire)
         if weight > self._max_bytes or request.head in self.answers:
             return
         self.answers[request.head] = (request, response)
@@ -135,11 +136,16 @@ class Memo:
 
     def _evict(self) -> None:
         """Drop the oldest answer, and what it holds if no other head holds that too."""
-        head, (_, response) = self.answers.popitem(last=False)
-        self._answer_bytes -= len(head) + _ENTRY_BYTES
+        _, (request, response) = self.answers.popitem(last=False)
+        self._answer_bytes -= _bytes_of(request)
         holders = self._holders[response] - 1
         if holders:
             self._holders[response] = holders
         else:
             del self._holders[response]
             self._answer_bytes -= len(response.wire)
+
+
+def _bytes_of(request: Request) -> int:
+    """Return what an entry takes but for the answer: of a head there are copies of the target, whole and in parts."""
+    return _ENTRY_BYTES + len(request.head) + 2 * len(request.target) + sum(map(len, request.fields.values()))

@@ -29,13 +29,19 @@ _SECTION_BYTES: Final = 1000
 _LINE_BYTES: Final = 200  # beside its bytes a request line is an object, a place and a weak reference
 
 
+# Nobody's address is longer, and some hundred that are would take all the room.
+_LINE_MAX_BYTES: Final = 512
+
+
 class _Meaning:
     """What sections that mean the same mean, and this second's answers to the request lines above them."""
 
-    __slots__ = ("__weakref__", "answers", "section")
+    __slots__ = ("__weakref__", "answers", "own_bytes", "section")
 
     def __init__(self, section: Section) -> None:
         self.section = section
+        # Counted for each section that shares it, as if it had one of its own: so it is for the last one too.
+        self.own_bytes = _SECTION_BYTES + sum(map(len, section.fields.values()))
         self.answers: dict[bytes, ref[Response]] = {}
 
 
@@ -51,7 +57,7 @@ class Sections:
         self._by_bytes: OrderedDict[bytes, _Meaning] = OrderedDict()
         self._bytes = 0
         self._by_meaning: WeakValueDictionary[object, _Meaning] = WeakValueDictionary()
-        self._answered: list[_Meaning] = []  # those that have answers
+        self._answered: list[ref[_Meaning]] = []  # those that have answers; they go with the last of their sections
         self._line_bytes = 0
         self._met: set[int] = set()  # hashes of sections that came
 
@@ -60,10 +66,17 @@ class Sections:
 
     def forget(self) -> None:
         """Let go of all answers."""
-        for meaning in self._answered:
-            meaning.answers.clear()
+        for answered in self._answered:
+            meaning = answered()
+            if meaning is not None:
+                meaning.answers.clear()
         self._answered.clear()
         self._line_bytes = 0
+
+    def close(self) -> None:
+        """Learn nothing from now on, and let go of all answers."""
+        self._max_bytes = 0
+        self.forget()
 
     def request(self, data: bytes) -> Request | None:
         """Return the request that `data` is, if it is one whole head without content; None: go the full way."""
@@ -95,18 +108,18 @@ class Sections:
     def _learn(self, fields: bytes, request: Request) -> None:
         """Remember what the section of a head means, if the line above it does not matter for that."""
         section = Section.of(request)
-        weight = len(fields) + _SECTION_BYTES
-        if section is None or weight > self._max_bytes:
+        if section is None:
             return
         same = (section.host, section.keep_alive, *sorted(section.fields.items()))
-        meaning = self._by_meaning.get(same)
-        if meaning is None:
-            meaning = self._by_meaning[same] = _Meaning(section)
-        self._by_bytes[fields] = meaning
+        meaning = self._by_meaning.get(same) or _Meaning(section)
+        weight = len(fields) + meaning.own_bytes
+        if weight > self._max_bytes:
+            return
+        self._by_meaning[same] = self._by_bytes[fields] = meaning
         self._bytes += weight
         while self._bytes > self._max_bytes or len(self._by_bytes) > limits.MEMO_ENTRIES_MAX:
-            oldest, _ = self._by_bytes.popitem(last=False)
-            self._bytes -= len(oldest) + _SECTION_BYTES
+            oldest, meaning = self._by_bytes.popitem(last=False)
+            self._bytes -= len(oldest) + meaning.own_bytes
 
     def keep(self, request: Request, response: Response) -> None:
         """Let all heads of this line have this answer whose sections mean what this one's does, if it is known.
@@ -116,10 +129,12 @@ class Sections:
         line, _, fields = request.head.partition(b"\r\n")
         meaning = self._by_bytes.get(fields)
         weight = len(line) + _LINE_BYTES
-        if meaning is None or Section.of(request) is None or self._line_bytes + weight > self._max_bytes:
+        if meaning is None or Section.of(request) is None or len(line) > _LINE_MAX_BYTES:
+            return
+        if self._line_bytes + weight > self._max_bytes:
             return
         if not meaning.answers:
-            self._answered.append(meaning)
+            self._answered.append(ref(meaning))
         if line not in meaning.answers:
             self._line_bytes += weight
         meaning.answers[line] = ref(response)

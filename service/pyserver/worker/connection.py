@@ -382,6 +382,7 @@ class Connections:
                                 if self._respond(connection, request):
                                     self._wait(connection)
                             elif data:
+                                connection.reader = RequestReader(self._bounds)  # for that is what it takes
                                 self._received(connection, data)
                             else:
                                 self.close(connection)

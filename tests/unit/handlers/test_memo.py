@@ -358,6 +358,42 @@ def test_endless_lines_stay_within_the_bytes() -> None:
     assert by_line(memo, head(b"GET /29999 HTTP/1.1", b"Host: x")) is answer
 
 
+@pytest.mark.parametrize("size", [10, 1000, 6000])
+def test_endless_meanings_stay_within_the_bytes(size: int) -> None:
+    """Each section means something else, is answered, and makes room for the next: nothing of it is held."""
+    memo = Memo(3 << 20)
+    memo.turn(1)
+    answer = Response(200, Head(b"answer"))
+    tracemalloc.start()
+    try:
+        for number in range(4000):
+            data = head(LINE, b"Host: x", b"Range: " + b"r" * size + b"%d" % number)
+            request = twice(memo, data)
+            assert request is not None
+            memo.keep(request, answer, 1)
+        del request
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert by_line(memo, data) is answer
+    assert held < 4 << 20
+
+
+def test_a_line_that_is_too_long_takes_no_place(memo: Memo) -> None:
+    answer = told(memo, b"GET /%b HTTP/1.1" % (b"./" * 400))
+    assert by_line(memo, head(b"GET /%b HTTP/1.1" % (b"./" * 400))) is None
+    assert answer.status == 200
+
+
+def test_a_worker_that_drains_learns_nothing(memo: Memo) -> None:
+    memo.close()
+    first, second = twice(memo, HEAD), memo.request(HEAD)
+    assert first is not None
+    assert second is not None
+    assert first.fields is not second.fields
+    assert not len(memo._sections)
+
+
 def test_what_sections_mean_goes_with_the_last_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MEMO_ENTRIES_MAX", 2)
     memo = Memo(1 << 20)
@@ -373,7 +409,9 @@ def test_what_sections_mean_goes_with_the_last_of_them(monkeypatch: pytest.Monke
 def weigh(memo: Memo) -> int:
     """What the memo holds, counted anew."""
     wires = {response: len(response.wire) for _, response in memo.answers.values()}
-    return sum(map(len, memo.answers)) + sum(wires.values())
+    requests = [request for request, _ in memo.answers.values()]
+    copies = sum(2 * len(request.target) + sum(map(len, request.fields.values())) for request in requests)
+    return sum(map(len, memo.answers)) + copies + sum(wires.values())
 
 
 def test_endless_new_heads_take_no_place() -> None:

@@ -51,9 +51,7 @@ class Exchange:
 
     def put(self, slot: int, count: int) -> bool:
         """Pass on `count` connections; False when there is no room for so many."""
-        taken = 0
-        while taken < count and self.queue.take_room():
-            taken += 1
+        taken = self.queue.take_room(count)
         if taken < count:
             self.queue.return_room(taken)
             return False
@@ -220,6 +218,22 @@ def test_no_room_beyond_the_capacity(exchange: Exchange) -> None:
     exchange.assert_at_rest()
 
 
+def test_room_for_a_batch_is_as_much_as_there_is(exchange: Exchange) -> None:
+    queue = exchange.queue
+    assert queue.take_room(CAPACITY - 3) == CAPACITY - 3
+    assert queue.take_room(16) == 3
+    assert (queue.room, queue.in_hand) == (0, CAPACITY)
+    assert queue.take_room(16) == 0
+    exchange.assert_balanced()
+    queue.return_room(10)
+    queue.narrow(CAPACITY - 6)
+    assert queue.take_room(16) == 4
+    assert queue.take_room(16) == 0
+    queue.narrow(CAPACITY)
+    queue.return_room(queue.in_hand)
+    exchange.assert_at_rest()
+
+
 def test_a_worker_that_makes_room_is_told_that_the_master_waits(exchange: Exchange) -> None:
     queue, worker = exchange.queue, exchange.queue.for_worker(0)
     assert queue.want_room(), "there is room: no need to wait"
@@ -256,8 +270,7 @@ def test_the_invariant_holds_after_every_step(steps: list[tuple[str, int, int]])
             elif verb == "mend":
                 assert not exchange.mend(slot, [each for each in range(SLOTS) if each != slot])
             elif queue.room >= count:
-                for _ in range(count):
-                    assert queue.take_room()
+                assert queue.take_room(count) == count
                 if verb == "withdraw":
                     queue.publish(slot, count)
                     queue.withdraw(slot, count)
@@ -564,6 +577,7 @@ def test_a_queue_grows_and_shrinks_as_far_as_it_is_empty(segment: Segment) -> No
 # All that a master runs through from room for a connection to its being on the way.
 SENDING = (
     Queue.take_room.__code__,
+    Queue.return_room.__code__,
     Queue.publish.__code__,
     Queue._send.__code__,
     Queue._hold.__code__,
@@ -579,11 +593,12 @@ def pass_on(segment: Segment, queue: Queue, channel: Channel, clients: list[int]
     segment.words[HEADER["master_pid"]] = os.getpid()
     if step:
         at_step(SENDING, step, die)
+    room = queue.take_room(len(clients) + 2)  # for as many as seemed to wait
     for descriptor in clients:
-        assert queue.take_room()
         number = queue.publish(0, 1)
         channel.master_end.send(Message(Kind.CONNECTIONS, carried=1, number=number), [descriptor])
         os.close(descriptor)
+    queue.return_room(room - len(clients))
 
 
 def serve_what_comes(queue: Queue, end: End) -> None:
