@@ -264,6 +264,10 @@ class Server:
             f"a successor of worker {slot} (generation {generation})",
         )
 
+    def weighed(self, within: float = 20.0) -> None:
+        """Wait until the memory of all processes is known: the master looks once a second."""
+        wait_until(lambda: all(worker.memory for worker in self.look().workers if worker.pid), within)
+
     # -- what an operator does --------------------------------------------------------------------------
 
     def send_signal(self, number: int) -> None:

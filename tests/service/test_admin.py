@@ -1,10 +1,13 @@
 """The listener for administrators: it tells how the server is, and the public one does not."""
 
+import contextlib
 import json
+import re
 import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +18,7 @@ from tests.service.conftest import Serve
 from tests.service.harness import Server, descriptors, wait_until
 
 PATHS = ("/metrics", "/status.json", "/healthz", "/readyz")
+WORKER_METRICS = ("start_time_seconds", "resident_memory_bytes", "connections_parked", "restarts_total")
 
 
 @pytest.fixture(params=["tcp", "unix"])
@@ -132,6 +136,59 @@ def test_it_lives_through_deaths_and_reloads(serve: Serve, site: Path, admin: so
     last = json.loads(ask(at(admin), "/status.json").content)["events"][-1]
     assert (last["kind"], str(site) in last["text"]) == ("reload failed", True)
     wait_until(lambda: ask(at(admin), "/readyz").status == 200)
+
+
+def series(admin: socket.socket, process: str) -> dict[str, float]:
+    """What /metrics says of the master or of workers."""
+    text = ask(at(admin), "/metrics").content.decode()
+    return {name: float(value) for name, value in re.findall(rf"^pyserver_{process}_(\S+) (\S+)$", text, re.MULTILINE)}
+
+
+def resident(pid: int) -> int:
+    (found,) = re.findall(r"^VmRSS:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return int(found) * 1024
+
+
+def test_it_tells_of_each_process_what_it_takes_and_since_when(serve: Serve, admin: socket.socket) -> None:
+    """Whoever answers sees nothing of the others (landlock), and nothing of its own either: the master has told it."""
+    began = int(time.time())
+    server = serve(listeners=[("admin", admin)])
+    server.weighed()
+    master, workers = series(admin, "master"), series(admin, "worker")
+    assert list(master) == ["start_time_seconds", "resident_memory_bytes", "open_fds"]
+    assert set(workers) == {f'{name}{{worker="{slot}"}}' for name in WORKER_METRICS for slot in (0, 1)}
+    started = [workers[f'start_time_seconds{{worker="{slot}"}}'] for slot in (0, 1)]
+    assert began <= master["start_time_seconds"] <= min(started) <= max(started) <= time.time()
+    # They grow while they start, and the master looks once a second.
+    wait_until(lambda: 0.5 < series(admin, "master")["resident_memory_bytes"] / resident(server.pid) < 2, within=20)
+    for slot, pid in server.workers().items():
+        name = f'resident_memory_bytes{{worker="{slot}"}}'
+        wait_until(lambda name=name, pid=pid: 0.5 < series(admin, "worker")[name] / resident(pid) < 2, within=20)  # type: ignore[misc]
+    wait_until(lambda: series(admin, "master")["open_fds"] == len(descriptors(server.pid)), within=20)
+    with contextlib.ExitStack() as idle:
+        for _ in range(5):
+            idle.enter_context(Client(public(server))).ask("/small.txt")
+        names = [f'connections_parked{{worker="{slot}"}}' for slot in (0, 1)]
+        wait_until(lambda: sum(series(admin, "worker")[name] for name in names) == 5, within=20)
+
+
+def test_who_follows_a_worker_is_told_of_anew(serve: Serve, admin: socket.socket) -> None:
+    server = serve(listeners=[("admin", admin)])
+    master, workers = series(admin, "master"), series(admin, "worker")
+    began = 'start_time_seconds{worker="0"}'
+    wait_until(lambda: time.time() >= workers[began] + 1)  # the next second, so that it can be told from this one
+    server.kill_worker(0)
+    server.replaced(0, 1)
+    server.weighed()
+    after = series(admin, "worker")
+    assert [after[f'restarts_total{{worker="{slot}"}}'] for slot in (0, 1)] == [1, 0]
+    assert after[began] > workers[began]
+    assert server.reload().returncode == 0
+    server.weighed()
+    assert series(admin, "master")["start_time_seconds"] == master["start_time_seconds"], "it is the same process"
+    later = series(admin, "worker")
+    assert [later[f'restarts_total{{worker="{slot}"}}'] for slot in (2, 3)] == [0, 0]
+    assert later['resident_memory_bytes{worker="3"}'] > 1 << 20
 
 
 def test_looks_cost_no_descriptor(serve: Serve, admin: socket.socket) -> None:

@@ -70,7 +70,7 @@ def test_every_name_in_them_is_one_of_metrics_and_the_dashboard_has_all_of_these
     serve: Serve, admin: socket.socket
 ) -> None:
     """Of samples, as a running server has them; a metric comes from each row of the tables of counters."""
-    serve(listeners=[("admin", admin)])
+    serve(listeners=[("admin", admin)]).weighed()
     text = ask(admin.getsockname(), "/metrics").content.decode()
     told = set(re.findall(r"^(pyserver_\w+)", text, re.MULTILINE))
     assert len(told) > len(stats.COUNTERS)
@@ -90,6 +90,7 @@ def test_the_dashboard_finds_what_it_asks_for(serve: Serve, admin: socket.socket
     A label or a name that is not there, or a division by nothing, would leave a panel empty.
     """
     server = serve(listeners=[("admin", admin)])
+    server.weighed()
     before = samples(admin)
     server.ask("/small.txt")
 
@@ -133,7 +134,7 @@ def test_panels_lie_beside_each_other() -> None:
 def test_each_alert_is_tried() -> None:
     alerts = re.findall(r"- alert: (\w+)", RULES.read_text())
     tried = re.findall(r"- alertname: (\w+)\n.*\n        exp_alerts:\n          - exp_labels", RULES_TEST.read_text())
-    assert len(alerts) == 12
+    assert len(alerts) == 13
     assert tried == alerts
     assert RULES_TEST.read_text().count('instance="well"') >= len(alerts)
 

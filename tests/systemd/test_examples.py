@@ -165,6 +165,14 @@ def test_a_listener_for_administrators(service: Service) -> None:
             document = json.loads(service.machine.output(*asked, "http://localhost/status.json"))
             assert document["master_pid"] == service.main_pid()
             assert service.get("/") == PAGE
+
+            def known() -> bool:
+                """Of processes, behind all the walls: the master sees them, and tells those who see nothing."""
+                seen = json.loads(service.machine.output(*asked, "http://localhost/status.json"))
+                memory = [seen["master_rss_bytes"], *(worker["rss_bytes"] for worker in seen["workers"])]
+                return bool(seen["master_open_fds"]) and all(memory)
+
+            wait_until(known, 20, "the memory of all processes")
             stat = service.machine.output("stat", "--format=%G %a", "/run/pyserver-admin.sock")
             assert stat == "pyserver 660\n"
         finally:

@@ -1,23 +1,80 @@
 """Counters for Prometheus, in the two forms of text that it reads; the library writes them.
 
-Owns:    the names of the metrics, by the conventions of Prometheus: made from the table of counters.
+Owns:    the names of the metrics, by the conventions of Prometheus: made from the table of counters, and from those
+         below, which have what is of a process.
+Never:   tells a value that is not known: it is left out, for 0 would be one.
 Fails:   ImportError, at import, without the library.
 Used by: handlers.status.
 """
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from pyserver.ipc import stats
-from pyserver.ipc.observe import STATES, Snapshot
+from pyserver.ipc.observe import STATES, Snapshot, Worker
 
 _NS: Final = 1_000_000_000
 _RESPONSES: Final = "responses_"  # counters that are one metric, with the rest of their name in a label
 _BYTES: Final = "bytes_"
+
+
+class OfMaster(NamedTuple):
+    """One row: what is told of the master."""
+
+    name: str
+    text: str
+    value: Callable[[Snapshot], float | None]
+
+
+class OfWorkers(NamedTuple):
+    """One row: what is told of each worker, by its place."""
+
+    name: str
+    text: str
+    value: Callable[[Worker], float | None]
+    grows: bool = False
+
+
+# What a process is asked for has the name that client libraries give it, after whose it is (prometheus_client has
+# process_resident_memory_bytes, process_open_fds, process_start_time_seconds of itself).
+MASTER: Final = (
+    OfMaster(
+        "pyserver_master_start_time_seconds",
+        "when the master was started, seconds since 1970",
+        lambda seen: seen.master_started,
+    ),
+    OfMaster(
+        "pyserver_master_resident_memory_bytes", "resident memory of the master", lambda seen: seen.master_rss_bytes
+    ),
+    OfMaster("pyserver_master_open_fds", "descriptors that the master has open", lambda seen: seen.master_open_fds),
+)
+WORKERS: Final = (
+    OfWorkers(
+        "pyserver_worker_start_time_seconds",
+        "when the worker in this place was started, seconds since 1970",
+        lambda worker: worker.started,
+    ),
+    OfWorkers(
+        "pyserver_worker_resident_memory_bytes",
+        "resident memory of the worker, with what it shares with the others",
+        lambda worker: None if worker.memory is None else worker.memory.rss_bytes,
+    ),
+    OfWorkers(
+        "pyserver_worker_connections_parked",
+        "connections of the worker on which nothing is under way",
+        lambda worker: worker.parked if worker.pid else None,
+    ),
+    OfWorkers(
+        "pyserver_worker_restarts",
+        "how often a worker of this place that died was replaced",
+        lambda worker: worker.restarts,
+        grows=True,
+    ),
+)
 
 
 class _Seen(Collector):
@@ -45,6 +102,10 @@ class _Seen(Collector):
         for state in STATES:
             workers.add_metric([state], sum(worker.state == state for worker in seen.workers))
         yield workers
+        for of_master in MASTER:
+            yield GaugeMetricFamily(of_master.name, of_master.text, of_master.value(seen))
+        for of_workers in WORKERS:
+            yield _by_worker(of_workers, seen)
         yield GaugeMetricFamily(
             "pyserver_since_timestamp_seconds", "when the totals began to count, seconds since 1970", seen.since
         )
@@ -69,6 +130,17 @@ def _name(counter: str) -> str:
 
 def _family(name: str, text: str, value: int, *, grows: bool) -> Metric:
     return CounterMetricFamily(name, text, value) if grows else GaugeMetricFamily(name, text, value)
+
+
+def _by_worker(row: OfWorkers, seen: Snapshot) -> Metric:
+    """Return the metric, with a value for each place of which it is known; of empty ones only what has been counted."""
+    kind = CounterMetricFamily if row.grows else GaugeMetricFamily
+    family: CounterMetricFamily | GaugeMetricFamily = kind(row.name, row.text, labels=["worker"])
+    for worker in seen.workers:
+        value = row.value(worker)
+        if value is not None:
+            family.add_metric([str(worker.slot)], value)
+    return family
 
 
 def _octaves(buckets: list[int]) -> list[tuple[str, float]]:

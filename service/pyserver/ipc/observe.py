@@ -4,10 +4,11 @@ Owns:    the words and the JSON of `pyserver status`.
 Never:   writes into the segment or takes a mutex: a reader may have no right to, and may be killed. Consistency of
          the totals is by the fold counter, which is odd while they change.
 Fails:   exit status 1 with one line on stderr when no server is found, several are, or one cannot be read.
-Used by: cli; ipc.control (which server).
+Used by: cli; ipc.control (which server); master (what the kernel says of it and of its workers).
 """
 
 import mmap
+import os
 import re
 import sys
 import textwrap
@@ -62,7 +63,8 @@ class Worker(NamedTuple):
     threads: list[WorkerThread]
     requests: list[CurrentRequest]  # that are under way for longer than a round, the longest first
     unlisted: int  # more of them, for which there was no row
-    memory: "Memory | None" = None  # None: not asked for, or not to be known
+    started: int | None  # wall clock, seconds; None: there is none, or not to be known
+    memory: "Memory | None"  # None: not to be known
 
     @property
     def leader(self) -> WorkerThread | None:
@@ -74,7 +76,7 @@ class Memory(NamedTuple):
     """Of a process."""
 
     rss_bytes: int  # resident, with what it shares
-    pss_bytes: int | None  # what it shares counted in part; None: we may not look (ptrace(2))
+    pss_bytes: int | None  # what it shares counted in part; None: not asked for, or we may not look (ptrace(2))
 
 
 class Snapshot(NamedTuple):
@@ -103,6 +105,9 @@ class Snapshot(NamedTuple):
     workers: list[Worker]
     events: list[Event]  # that were lately, the oldest first
     access_log: str  # its path; "": there is none that could be read
+    master_started: int | None  # wall clock, seconds; of this and what follows None: not to be known
+    master_rss_bytes: int | None
+    master_open_fds: int | None
 
     @property
     def ready(self) -> bool:
@@ -114,7 +119,8 @@ class Snapshot(NamedTuple):
 def snapshot(segment: Segment, *, alive: bool = True, memory: bool = False) -> Snapshot:
     """Read everything; the totals are of one moment, the rest is as near as single reads come.
 
-    `memory`: of each worker too, for which the kernel walks through all its pages: about a millisecond.
+    `memory`: of each worker the kernel is asked, which walks through all its pages for that: about a millisecond. Else
+    it is told what the master has written down, who may look where a worker may not (landlock).
     """
     words, now_ns = segment.words, time.monotonic_ns()
     totals, rows, buckets, own_buckets = _counters(segment)
@@ -132,6 +138,9 @@ def snapshot(segment: Segment, *, alive: bool = True, memory: bool = False) -> S
         seen_ns = now_ns if alive else max(header("master_beat"), at["beat_ns"], at["round_ns"])
         threads, requests = _activity(segment, slot, at, seen_ns) if running else ([], [])
         opened, unlisted = rows[slot]["connections_open"], at["unlisted"] if running else 0
+        found = memory_of(at["pid"]) if memory and running else None
+        if found is None and running and at["rss_bytes"]:
+            found = Memory(at["rss_bytes"], None)
         workers.append(
             Worker(
                 slot=slot,
@@ -150,7 +159,8 @@ def snapshot(segment: Segment, *, alive: bool = True, memory: bool = False) -> S
                 threads=threads,
                 requests=requests,
                 unlisted=unlisted,
-                memory=memory_of(at["pid"]) if memory and running else None,
+                started=(at["started"] or None) if running else None,
+                memory=found,
             )
         )
     happened, access_log = segment.noted()
@@ -179,6 +189,9 @@ def snapshot(segment: Segment, *, alive: bool = True, memory: bool = False) -> S
         workers=workers,
         events=happened,
         access_log=access_log,
+        master_started=header("master_started") or None,
+        master_rss_bytes=header("master_rss_bytes") or None,
+        master_open_fds=header("master_open_fds") or None,
     )
 
 
@@ -212,17 +225,33 @@ def of_slot_as_lines(segment: Segment, slot: int, most: int) -> tuple[list[str],
 
 def memory_of(pid: int) -> Memory | None:
     """Return the memory of a process, as far as we may know it; None if it is gone, or hidden from us."""
-    process = Path("/proc", str(pid))
-    try:
-        resident = int((process / "statm").read_bytes().split()[1]) * mmap.PAGESIZE
-    except (OSError, ValueError, IndexError):
+    resident = resident_of(pid)
+    if not resident:
         return None
     try:
-        rollup = (process / "smaps_rollup").read_bytes()
+        rollup = Path("/proc", str(pid), "smaps_rollup").read_bytes()
     except OSError:
         return Memory(resident, None)
     found = re.search(rb"^Pss: *([0-9]+) kB$", rollup, re.MULTILINE)
     return Memory(resident, int(found[1]) * 1024 if found else None)
+
+
+def resident_of(pid: int) -> int:
+    """Return the bytes of a process that are in memory; 0: not to be known. It takes the kernel a few microseconds."""
+    try:
+        return int(Path("/proc", str(pid), "statm").read_bytes().split()[1]) * mmap.PAGESIZE
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def open_descriptors() -> int:
+    """Return how many descriptors this process has; 0: not to be known."""
+    folder = "/proc/self/fd"
+    try:
+        # Since Linux 6.2 it is told without a descriptor to look through, which there may be none left for.
+        return Path(folder).stat().st_size or len(os.listdir(folder)) - 1  # noqa: PTH208  numbers; one of them lists
+    except OSError:
+        return 0
 
 
 def _counters(

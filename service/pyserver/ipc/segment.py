@@ -90,6 +90,9 @@ HEADER: Final = _indexed(
     "stats_mutex_turns",
     "stats_mutex_holds",
     "protections",  # of the sandbox that the master is in: bits of sandbox.PROTECTIONS
+    "master_started",  # wall clock, seconds
+    "master_rss_bytes",  # resident memory at its last tick; 0: not to be known
+    "master_open_fds",  # descriptors that it had then; 0: not to be known
 )
 
 ROW: Final = _indexed(
@@ -112,6 +115,8 @@ ROW: Final = _indexed(
     "drain_how",  # master: messages.Drain, written before drain_by_ns
     "round_ns",  # worker: CLOCK_MONOTONIC when its last round began; later than beat_ns while that goes on
     "unlisted",  # worker: requests under way that have no row of their own
+    "started",  # master: wall clock, seconds, at the spawn
+    "rss_bytes",  # master: resident memory at its last tick; 0: not to be known
 )
 ROW_COUNTERS: Final = _lines(len(ROW))  # the counters begin on a line of their own
 ROW_ACTIVITY: Final = ROW_COUNTERS + _lines(CELLS)  # rows of threads and requests
@@ -162,7 +167,7 @@ class Segment:
         words[HEADER["slots"]] = slots
         words[HEADER["capacity"]] = capacity
         words[HEADER["master_pid"]] = os.getpid()
-        words[HEADER["since"]] = int(time.time())
+        words[HEADER["since"]] = words[HEADER["master_started"]] = int(time.time())
         words[HEADER["magic"]] = MAGIC  # last: from here on a reader may believe it
         return segment
 

@@ -30,6 +30,7 @@ import setproctitle
 
 from pyserver import __version__, sandbox, signals
 from pyserver.config import Config
+from pyserver.ipc import observe
 from pyserver.ipc import segment as segments
 from pyserver.ipc.assignment import Assignment, Origin
 from pyserver.ipc.channel import Garbled, Gone, Kind, Message
@@ -505,6 +506,9 @@ class Master:
                 self._queue.resize(self._config.server.queue)
         words[HEADER["accept_pauses"]] = self._acceptor.pauses
         words[HEADER["saturations"]] = self._acceptor.saturations
+        words[HEADER["master_rss_bytes"]] = observe.resident_of(os.getpid())
+        words[HEADER["master_open_fds"]] = observe.open_descriptors()
+        self._workers.weigh()
         well = now < self._judge_from or fresh(self._workers.places.values(), now, self._rules)
         if self._notifier.watchdog_period is not None and well:
             self._notifier.watchdog()

@@ -104,6 +104,11 @@ class Workers:
     def _read_beat(self, place: Place) -> None:
         place.beat = self._words[self._segment.row(place.slot, "beat_ns")] / _NS
 
+    def weigh(self) -> None:
+        """Write down how much memory each worker has: they cannot see it of each other (landlock)."""
+        for slot, child in self._children.items():
+            self._words[self._segment.row(slot, "rss_bytes")] = observe.resident_of(child.pid)
+
     def has_beaten(self, slot: int) -> bool:
         """Tell whether the worker that is, or was last, here has ever given a sign of life."""
         return bool(self._words[self._segment.row(slot, "beat_ns")])
@@ -151,11 +156,12 @@ class Workers:
         place.spawned_at, place.beat = now, 0.0
         if self._clients is not None:
             self._clients.clear(slot)
-        for word in ("beat_ns", "round_ns", "unlisted", "reopen_ns", "drain_by_ns", "drain_how"):
+        for word in ("beat_ns", "round_ns", "unlisted", "reopen_ns", "drain_by_ns", "drain_how", "rss_bytes"):
             words[self._segment.row(slot, word)] = 0
         activity.clear(words, self._segment.activity(slot))
         words[self._segment.row(slot, "generation")] = place.generation
         words[self._segment.row(slot, "since_ns")] = time.monotonic_ns()
+        words[self._segment.row(slot, "started")] = int(time.time())
         child = self._children[slot] = children.spawn(become)
         words[self._segment.row(slot, "pid")] = child.pid
         self.happened(place, "spawned", now)

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ pytest.importorskip("prometheus_client", reason="python3-prometheus-client is no
 from prometheus_client import parser
 from prometheus_client.openmetrics import parser as openmetrics
 
-from pyserver.handlers.metrics import exposition
+from pyserver.handlers.metrics import MASTER, WORKERS, exposition
 from pyserver.ipc.observe import Snapshot, snapshot
 from pyserver.ipc.segment import HEADER, Segment
 from pyserver.ipc.stats import COUNTERS, HISTOGRAMS, Tally, index_of
@@ -61,6 +62,74 @@ def test_every_counter_is_told_once_with_its_value(seen: Snapshot) -> None:
     assert found["pyserver_responses_total/4xx"] == 1000 + index_of("responses_4xx")
     assert found["pyserver_workers/ready"] == found["pyserver_ready"] == 1
     assert found["pyserver_since_timestamp_seconds"] == 1_700_000_000
+
+
+def process_series(accept: str, segment: Segment) -> dict[str, float]:
+    """What is told of processes, as it is written."""
+    text = exposition(snapshot(segment), accept)[1].decode()
+    found = re.findall(r"^(pyserver_(?:master|worker)_\S+) (\S+)$", text, re.MULTILINE)
+    return {name: float(value) for name, value in found}
+
+
+@pytest.mark.parametrize("accept", ["", OPENMETRICS])
+def test_of_processes_it_tells_what_is_known(accept: str) -> None:
+    segment = Segment.private(3)
+    words = segment.words
+    told = {"master_started": 1_700_000_000, "master_rss_bytes": 30 << 20, "master_open_fds": 23}
+    for name, value in told.items():
+        words[HEADER[name]] = value
+    row = {"crew": 1, "pid": 4711, "generation": 4, "started": 1_700_000_009, "rss_bytes": 1 << 26, "unlisted": 5}
+    for field, value in row.items():
+        words[segment.row(2, field)] = value
+    words[segment.row(2)] = State.READY
+    words[segment.counters(2) + index_of("connections_open")] = 17
+    assert process_series(accept, segment) == {
+        "pyserver_master_start_time_seconds": 1_700_000_000,
+        "pyserver_master_resident_memory_bytes": 30 << 20,
+        "pyserver_master_open_fds": 23,
+        'pyserver_worker_start_time_seconds{worker="2"}': 1_700_000_009,
+        'pyserver_worker_resident_memory_bytes{worker="2"}': 1 << 26,
+        'pyserver_worker_connections_parked{worker="2"}': 12,
+        'pyserver_worker_restarts_total{worker="2"}': 3,
+    }
+    segment.close()
+
+
+@pytest.mark.parametrize("accept", ["", OPENMETRICS])
+def test_of_processes_what_is_not_known_is_left_out(accept: str) -> None:
+    """0 would be a value: an alert could be for it, and a mean would be of it."""
+    segment = Segment.private(3)
+    assert process_series(accept, segment) == {}
+    for slot, state in enumerate((State.READY, State.EMPTY)):
+        segment.words[segment.row(slot, "crew")] = 1
+        segment.words[segment.row(slot)] = state
+        # Of the empty place these are the dead worker's, until another comes.
+        for field, value in {"pid": 4711, "generation": 2, "started": 1000 * slot, "rss_bytes": 1000 * slot}.items():
+            segment.words[segment.row(slot, field)] = value
+    assert process_series(accept, segment) == {
+        'pyserver_worker_connections_parked{worker="0"}': 0,
+        'pyserver_worker_restarts_total{worker="0"}': 1,
+        'pyserver_worker_restarts_total{worker="1"}': 1,
+    }
+    text = exposition(snapshot(segment), accept)[1].decode()
+    kinds = dict(re.findall(r"^# TYPE pyserver_((?:master|worker)_\w+) (\w+)$", text, re.MULTILINE))
+    assert kinds == {
+        "master_start_time_seconds": "gauge",
+        "master_resident_memory_bytes": "gauge",
+        "master_open_fds": "gauge",
+        "worker_start_time_seconds": "gauge",
+        "worker_resident_memory_bytes": "gauge",
+        "worker_connections_parked": "gauge",
+        "worker_restarts" if accept else "worker_restarts_total": "counter",
+    }
+    segment.close()
+
+
+def test_what_is_told_of_processes_is_documented() -> None:
+    page = (Path(__file__).parents[3] / "docs/status.md").read_text()
+    rows = [f"| `{row.name}` | {row.text} |\n" for row in MASTER]
+    rows += [f"| `{row.name}{'_total' * row.grows}` | {row.text} |\n" for row in WORKERS]
+    assert [row for row in rows if page.count(row) != 1] == []
 
 
 def test_histograms_count_up_to_all(seen: Snapshot) -> None:

@@ -13,12 +13,22 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.unit.processes import forked, wait_until
+from tests.unit.processes import forked, run_forked, wait_until
 
 from pyserver.ipc import observe
 from pyserver.ipc.activity import Activity, Phase, Work
 from pyserver.ipc.notes import KINDS
-from pyserver.ipc.observe import SCHEMA, STATES, as_document, as_text, memory_of, requests_as_text, snapshot
+from pyserver.ipc.observe import (
+    SCHEMA,
+    STATES,
+    as_document,
+    as_text,
+    memory_of,
+    open_descriptors,
+    requests_as_text,
+    resident_of,
+    snapshot,
+)
 from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import HEADER, ROW, TOTALS, VERSION, Segment, SegmentError, found, sweep, words_for
 from pyserver.ipc.stats import COUNTERS, HISTOGRAMS, SERVER, Tally, fold
@@ -168,6 +178,47 @@ def test_memory_is_told_where_we_may_look() -> None:
     assert own.pss_bytes is not None
     assert 1 << 20 < own.pss_bytes <= own.rss_bytes * 2
     assert memory_of(2**30) is None
+    assert resident_of(2**30) == 0
+
+
+def test_descriptors_are_counted() -> None:
+    def body() -> int:
+        before = open_descriptors()
+        for _ in range(50):
+            os.open("/", os.O_RDONLY)
+        listed = [path.name for path in Path("/proc/self/fd").iterdir()]  # with the one that lists
+        return int((before > 0, open_descriptors(), len(listed)) != (True, before + 50, before + 51))
+
+    assert run_forked(body) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to take /proc away")
+def test_without_proc_nothing_is_known_of_processes(tmp_path: Path) -> None:
+    def body() -> int:
+        before = resident_of(os.getpid()), open_descriptors()
+        os.chroot(tmp_path)
+        return int((min(before) > 0, resident_of(os.getpid()), open_descriptors()) != (True, 0, 0))
+
+    assert run_forked(body) == 0
+
+
+def test_the_document_has_of_processes_what_the_master_has_seen(busy: Segment) -> None:
+    """A worker sees nothing of it: landlock keeps /proc from it."""
+    document = json.loads(as_document(snapshot(busy)))
+    assert abs(document["master_started"] - time.time()) < 60
+    assert (document["master_rss_bytes"], document["master_open_fds"]) == (None, None)
+    assert {(worker["started"], worker["rss_bytes"]) for worker in document["workers"]} == {(None, None)}
+    for slot in (0, 3):
+        busy.words[busy.row(slot, "started")] = 1_700_000_000
+        busy.words[busy.row(slot, "rss_bytes")] = 5 << 20
+    busy.words[HEADER["master_rss_bytes"]], busy.words[HEADER["master_open_fds"]] = 4 << 20, 23
+    busy.words[busy.row(0, "pid")] = 2**30  # hidden from us, too
+    for memory in (False, True):
+        document = json.loads(as_document(snapshot(busy, memory=memory)))
+        assert (document["master_rss_bytes"], document["master_open_fds"]) == (4 << 20, 23)
+        first, *_, empty = document["workers"]
+        assert (first["started"], first["rss_bytes"], first["pss_bytes"]) == (1_700_000_000, 5 << 20, None)
+        assert (empty["started"], empty["rss_bytes"]) == (None, None), "of nobody"
 
 
 def test_the_document_has_memory_where_it_was_asked_for(busy: Segment) -> None:

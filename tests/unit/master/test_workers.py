@@ -138,6 +138,31 @@ def test_who_is_killed_is_killed_once_and_its_slot_is_cleared_when_nobody_follow
     assert [around.word(0, field) for field in ("crew", "state", "pid")] == [0, 0, 0]
 
 
+def test_the_memory_of_who_is_there_is_written_down(around: Around) -> None:
+    workers = around.workers
+    workers.enlist(1, 1)
+    before = time.time()
+
+    def become() -> int:
+        signal.alarm(60)
+        select.poll().poll()
+        return 0
+
+    workers.spawn(0, become)
+    assert around.word(0, "rss_bytes") == 0
+    assert int(before) <= around.word(0, "started") <= time.time()
+    workers.weigh()
+    resident = around.word(0, "rss_bytes")
+    assert 1 << 20 < resident < 1 << 32
+    workers.kill(0)
+    around.turn_until(lambda: around.ended)
+    workers.weigh()
+    assert around.word(0, "rss_bytes") == resident  # of nobody, and readers know
+    workers.spawn(0, lambda: 0)
+    assert around.word(0, "rss_bytes") == 0, "of the successor it is not known yet"
+    around.turn_until(lambda: len(around.ended) == 2)
+
+
 def test_what_is_next_is_a_rest_that_ends_or_a_patience(around: Around) -> None:
     workers = around.workers
     around.enlist(1, State.EMPTY, State.EMPTY, State.ABORTED)
