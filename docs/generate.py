@@ -58,13 +58,13 @@ Later sources replace earlier ones:
 
 1. the defaults below;
 2. the file: what `--config` names, else `{DEFAULT_FILE}` if it exists and `--root` is not given;
-3. `conf.d/*.toml` beside that file, sorted by name: tables merge key by key, `[[listen]]` and `[[site]]` replace all
-   earlier ones;
+3. `conf.d/*.toml` beside that file, sorted by name: tables merge key by key; the `[[site]]` of all of them together,
+   one file for each site if you like, replace those of the file above, and so do the `[[listen]]`;
 4. `--set KEY=VALUE`, as in `--set server.threads=32`: a TOML value, or the string as it stands;
 5. `--root`, `--bind`, `--workers`, `--threads`, `--access-log`.
 
 Relative paths start from the folder of the file that they are written in, and on the command line from the working
-folder. `pyserver check` validates the whole and changes nothing. An error is one line, with exit code 78:
+folder. `pyserver check` validates the whole, looks at the files of the sites, and changes nothing. An error is one line, with exit code 78:
 
 ```text
 {DEFAULT_FILE}:12: unknown key 'worker' in [server]; did you mean 'workers'?
@@ -145,6 +145,7 @@ HEAD: Final = """\
 #     systemctl reload pyserver
 #
 # Files in conf.d beside this one are read after it, by name: put changes there, and this file stays as packaged.
+# The [[site]] of all of them together, one file for each if you like, replace those of this file.
 """
 
 # What a packaged server needs beyond the defaults.

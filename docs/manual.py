@@ -187,8 +187,8 @@ The configuration is a TOML file, `{DEFAULT_FILE}`, and the files `conf.d/*.toml
 but the root of a site.
 
 Later sources replace earlier ones: the defaults; the file; `conf.d/*.toml`, sorted by name, where tables merge key by
-key and a list, as [[site]] is one, replaces all earlier ones; `--set KEY=VALUE`; the other options of `pyserver
-serve`. Relative paths start from the folder of the file that they are written in.
+key, and the [[site]] of all these files together replace those of the file, as the [[listen]] do; `--set KEY=VALUE`;
+the other options of `pyserver serve`. Relative paths start from the folder of the file that they are written in.
 
 `pyserver check` validates the whole, looks at the files of the sites, and changes nothing. An error is one line that
 says where it is and what to write instead.

@@ -1,6 +1,7 @@
 """From all sources to one Config, from weak to strong: defaults, the file, conf.d, --set, the other options.
 
-Owns:    the order of sources and how they merge: keys of tables replace one by one, the lists as a whole.
+Owns:    the order of sources and how they merge: keys of tables replace one by one, the lists as a whole; only the
+         lists of the files in conf.d are put together.
 Never:   reads the environment.
 Fails:   ConfigError; a value that a later source would replace is checked all the same.
 Used by: cli.
@@ -46,7 +47,7 @@ def load(path: str | None = None, overrides: Sequence[Override] = (), *, default
     settings = Settings()
     files = [read(file) for file in _files(path)]
     for source in files:
-        _take_document(parse(source), source, settings)
+        _take_document(parse(source), source, settings, joined=files[1:])
     for given in sorted(overrides, key=lambda given: given.option != "--set"):
         _take_override(given, settings)
     return _build(settings, files)
@@ -114,12 +115,15 @@ def _trusting(trusted: Setting | None) -> Iterator[str]:
 
 
 def _listen(settings: Settings) -> tuple[Address, ...]:
+    settings_of: dict[Address, Setting] = {}
     addresses: list[Address] = []
     for item in settings.lists.get("listen", []):
         setting = item.settings["address"]
         address: Address = setting.value
-        if address in addresses and (address.port or address.path):
-            raise setting.error(f"{literal(address.text)} is listened on twice", "write it once")
+        first = settings_of.setdefault(address, setting)
+        if first is not setting and (address.port or address.path):
+            what = f"{literal(address.text)} is listened on twice, first in {first.place}"
+            raise setting.error(what, "write it once")
         addresses.append(address)
     return tuple(addresses) or DEFAULT_LISTEN
 
@@ -127,7 +131,14 @@ def _listen(settings: Settings) -> tuple[Address, ...]:
 # -- documents: the content of a file, and what --set makes ------------------------------------
 
 
-def _take_document(document: Mapping[str, Any], source: Source, settings: Settings) -> None:
+def _take_document(
+    document: Mapping[str, Any], source: Source, settings: Settings, *, joined: Sequence[Source] = ()
+) -> None:
+    """Take what a source says. Its lists replace those that are there, but for what comes from sources to be joined.
+
+    These are the files in conf.d: one of them for each site is what others' configurations have taught everybody, and
+    a file that takes away its neighbour's site would do so in silence.
+    """
     for name, value in document.items():
         if name in TABLES:
             if not isinstance(value, dict):
@@ -135,7 +146,8 @@ def _take_document(document: Mapping[str, Any], source: Source, settings: Settin
             for key, setting in _take_table(name, value, source, (name,)).items():
                 settings.values[f"{name}.{key}"] = setting
         elif name in LISTS and "." not in name:
-            settings.lists[name] = _take_list(name, value, source, (name,))
+            beside = [item for item in settings.lists.get(name, []) if item.source in joined]
+            settings.lists[name] = [*beside, *_take_list(name, value, source, (name,))]
         else:
             raise source.error((name,), *_unknown_at_top(name, value))
 

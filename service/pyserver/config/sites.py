@@ -48,21 +48,21 @@ def _values(table: str, item: Item) -> dict[str, Any]:
 
 
 def _check_hosts(given: Sequence[Item]) -> None:
-    taken: dict[str, Item] = {}
+    taken: dict[str, Setting] = {}
     default: Item | None = None
     for item in given:
         hosts = item.settings.get("hosts")
         if hosts is None or not hosts.value:
             if default is not None:
-                what = "a second [[site]] without hosts, while only one can answer for all others"
+                what = f"a second [[site]] without hosts after {default.place}, while one answers for all others"
                 raise item.error(what, 'write hosts = ["example.org"] below it')
             default = item
             continue
         for host in hosts.value:
             if host in taken:
-                where = "twice" if taken[host] is item else "in two sites"
+                where = "twice" if taken[host] is hosts else f"in two sites, the first at {taken[host].place}"
                 raise hosts.error(f"host {literal(host)} is {where}", "write it once")
-            taken[host] = item
+            taken[host] = hosts
 
 
 # -- what is written twice, and what leads back ----------------------------------------------------

@@ -71,6 +71,11 @@ class Item(NamedTuple):
         """Return the error for this table."""
         return self.source.error(self.keys, what, instead)
 
+    @property
+    def place(self) -> str:
+        """Where it is written."""
+        return self.source.place(self.keys)
+
 
 # -- reading -----------------------------------------------------------------------------------
 

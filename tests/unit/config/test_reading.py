@@ -258,7 +258,7 @@ def test_every_key_of_a_site_is_taken(tmp_path: Path) -> None:
 # -- sources, from weak to strong -------------------------------------------------------------------
 
 
-def test_conf_d_merges_tables_by_name_of_file_and_replaces_lists(tmp_path: Path) -> None:
+def test_conf_d_merges_tables_by_name_of_file_and_replaces_the_lists_of_the_file(tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     file_with('[server]\nthreads = 2\nqueue = 2\n[[listen]]\naddress = "127.0.0.1:2"', tmp_path, "conf.d/20.toml")
@@ -273,9 +273,41 @@ def test_conf_d_merges_tables_by_name_of_file_and_replaces_lists(tmp_path: Path)
         f'{SITE}index = ["x"]\n[server]\nthreads = 0x10\nworkers = 7\n[[listen]]\naddress = "127.0.0.1:0"', tmp_path
     )
     assert (config.server.workers, config.server.threads, config.server.queue) == (7, 2, 2)
-    assert [address.text for address in config.listen] == ["127.0.0.1:2"]
+    assert [address.text for address in config.listen] == ["127.0.0.1:1", "127.0.0.1:2"]
     assert config.sites == (Site(str(other)),)
     assert [Path(file).name for file in config.files] == ["pyserver.toml", "10.toml", "20.toml"]
+
+
+def test_each_file_in_conf_d_adds_its_sites(tmp_path: Path) -> None:
+    roots = [str(tmp_path / name) for name in ("a", "b", "c")]
+    for root in roots:
+        Path(root).mkdir()
+    a, b, c = roots
+    file_with(f'[[site]]\nroot = "{b}"\nhosts = ["b.org"]\n[[site]]\nroot = "{c}"', tmp_path, "conf.d/b.toml")
+    file_with(f'[[site]]\nroot = "{a}"\nhosts = ["a.org"]', tmp_path, "conf.d/a.toml")
+    file_with("[server]\nthreads = 2", tmp_path, "conf.d/z.toml")
+    config = loaded(f'{SITE}hosts = ["replaced.org"]', tmp_path)
+    assert config.sites == (Site(a, hosts=("a.org",)), Site(b, hosts=("b.org",)), Site(c))
+    # What is stronger than all files still replaces them all.
+    assert loaded(SITE, tmp_path, ("--root", c)).sites == (Site(c),)
+    assert len(loaded(SITE, tmp_path, ("--set", f'site=[{{root="{b}"}}]')).sites) == 1
+
+
+def test_one_host_in_two_files_of_conf_d_is_told_with_both(tmp_path: Path) -> None:
+    first = file_with(f'\n[[site]]\nroot = "{tmp_path}"\nhosts = ["a.org"]', tmp_path, "conf.d/a.toml")
+    second = file_with(f'[[site]]\nroot = "{tmp_path}"\nhosts = ["a.org"]', tmp_path, "conf.d/b.toml")
+    with pytest.raises(ConfigError) as caught:
+        loaded(SITE, tmp_path)
+    assert str(caught.value) == f'{second}:3: host "a.org" is in two sites, the first at {first}:4; write it once'
+
+
+def test_two_files_of_conf_d_for_all_other_hosts_are_told_with_both(tmp_path: Path) -> None:
+    first = file_with(f'\n[[site]]\nroot = "{tmp_path}"', tmp_path, "conf.d/a.toml")
+    second = file_with(f'[[site]]\nroot = "{tmp_path}"', tmp_path, "conf.d/b.toml")
+    with pytest.raises(ConfigError) as caught:
+        loaded(SITE, tmp_path)
+    what = f"a second [[site]] without hosts after {first}:2, while one answers for all others"
+    assert str(caught.value) == f'{second}:1: {what}; write hosts = ["example.org"] below it'
 
 
 def test_an_error_in_conf_d_names_that_file(tmp_path: Path) -> None:
@@ -418,8 +450,8 @@ FILE_ROWS = {
     "no root": ('[[site]]\nindex = ["a"]', ':1: [[site]] without root; write root = "/var/www/pyserver" below it'),
     "no site": ("[server]\nthreads = 2", ': no [[site]]; write [[site]], and below it root = "/var/www/pyserver"'),
     "empty file": ("", ': no [[site]]; write [[site]], and below it root = "/var/www/pyserver"'),
-    "two sites for all others": (f"{SITE}\n{SITE}", ':4: a second [[site]] without hosts, while only one can answer for all others; write hosts = ["example.org"] below it'),
-    "one host, two sites": (f'{SITE}hosts = ["a.org"]\n{SITE}hosts = ["b.org", "A.org."]', ':6: host "a.org" is in two sites; write it once'),
+    "two sites for all others": (f"{SITE}\n{SITE}", ':4: a second [[site]] without hosts after $FILE:1, while one answers for all others; write hosts = ["example.org"] below it'),
+    "one host, two sites": (f'{SITE}hosts = ["a.org"]\n{SITE}hosts = ["b.org", "A.org."]', ':6: host "a.org" is in two sites, the first at $FILE:3; write it once'),
     "one host twice": (f'{SITE}hosts = ["*.a.org", "*.a.org"]', ':3: host "*.a.org" is twice; write it once'),
     # lists within a site
     "alias beside the sites": (f'{SITE}[[alias]]\npath = "/a/"', ":3: unknown table 'alias'; did you mean [[site.alias]]?"),
@@ -455,7 +487,7 @@ FILE_ROWS = {
     "clean_urls as string": (f'{SITE}clean_urls = "yes"', ':3: site.clean_urls = "yes" is a string; write true or false'),
     "fallback": (f'{SITE}fallback = "index.html"', ':3: site.fallback = "index.html" does not begin with "/"; write "/index.html"'),
     "cors": (f'{SITE}cors = "https://a.org"', ':3: site.cors = "https://a.org" is a string; write ["https://a.org"]'),
-    "address twice": (f'{SITE}[[listen]]\naddress = "localhost:80"\n[[listen]]\naddress = "127.0.0.1:80"', ':6: "127.0.0.1:80" is listened on twice; write it once'),
+    "address twice": (f'{SITE}[[listen]]\naddress = "localhost:80"\n[[listen]]\naddress = "127.0.0.1:80"', ':6: "127.0.0.1:80" is listened on twice, first in $FILE:4; write it once'),
     # whole numbers
     "workers too few": (f"{SITE}[server]\nworkers = 0", ':4: server.workers = 0 is too small; write "auto" or a whole number from 1 to 64'),
     "workers too many": (f"{SITE}[server]\nworkers = 65", ':4: server.workers = 65 is too large; write "auto" or a whole number from 1 to 64'),
@@ -535,7 +567,7 @@ def test_a_file_is_refused_with_this_line(tmp_path: Path, content: str | bytes, 
     path = file_with(content, tmp_path)
     with pytest.raises(ConfigError) as caught:
         load(path)
-    assert str(caught.value) == path + line
+    assert str(caught.value) == path + line.replace("$FILE", path)
 
 
 OPTION_ROWS = {
@@ -574,7 +606,8 @@ def test_an_option_is_refused_with_this_line(tmp_path: Path, override: tuple[str
 def test_an_address_given_twice_by_option(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         loaded(SITE, tmp_path, ("--bind", "127.0.0.1:80"), ("--bind", "localhost:80"))
-    assert str(caught.value) == '--bind localhost:80: "127.0.0.1:80" is listened on twice; write it once'
+    expected = '--bind localhost:80: "127.0.0.1:80" is listened on twice, first in --bind 127.0.0.1:80; write it once'
+    assert str(caught.value) == expected
 
 
 def test_nothing_to_serve() -> None:
