@@ -56,8 +56,11 @@ class Trace:
 
     def site(self, site: Site, request: Request) -> None:
         """This site was asked."""
-        host = _shown(request.host) or "no host"
-        self._note("site", f"{host}: root {site.root}, for {', '.join(site.hosts) or 'all other hosts'}")
+        host = _shown(request.host)
+        what = f"root {site.root}, for {', '.join(site.hosts) or 'all other hosts'}"
+        if site.hosts and not any(_names(pattern, host) for pattern in site.hosts):
+            what = f"no site is for it, so the first answers: {what}"
+        self._note("site", f"{host or 'no host'}: {what}")
 
     def method(self, method: bytes) -> None:
         """No file answers this method."""
@@ -155,6 +158,10 @@ class Trace:
 
 
 _CAME_TO: Final = {304: "the client has it", 412: "not what it wants", 200: "met"}
+
+
+def _names(pattern: str, host: str) -> bool:
+    return host.endswith(pattern[1:]) if pattern.startswith("*.") else host == pattern
 
 
 def _shown(text: bytes) -> str:

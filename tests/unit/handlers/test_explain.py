@@ -49,6 +49,21 @@ def test_the_default_site(config: Config, www: Path) -> None:
     assert steps(config, "/", "Host: other")[0] == ("site", f"other: root {www.parent}, for all other hosts")
 
 
+@pytest.mark.parametrize("hosts", [["b.example"], ["b.example", "*.c.example"]])
+def test_the_first_site_where_none_is_for_the_host(www: Path, hosts: list[str]) -> None:
+    config = Config(sites=tuple(Site(str(www), hosts=(host,)) for host in hosts))
+    because = "no site is for it, so the first answers: "
+    what = f"root {www}, for b.example"
+    assert steps(config, "/", "Host: a.example")[0] == ("site", f"a.example: {because}{what}")
+    assert steps(config, "/", "Host: c.example")[0] == ("site", f"c.example: {because}{what}")
+    assert steps(config, "/", "Host: b.example")[0] == ("site", f"b.example: {what}")
+
+
+def test_a_site_is_for_all_hosts_below_its_own(config: Config, www: Path) -> None:
+    for host in ("www.a.example", "a.b.a.example"):
+        assert steps(config, "/", f"Host: {host}")[0] == ("site", f"{host}: root {www}, for a.example, *.a.example")
+
+
 def test_why_there_is_no_file(config: Config, www: Path) -> None:
     (www.parent / "out").symlink_to("/etc/passwd")
     assert steps(config, "/out", "Host: b")[-1] == ("file", "none: leads out of the root (symlinks = beneath)")
