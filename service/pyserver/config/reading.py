@@ -189,28 +189,65 @@ def _take_value(option: Option, value: object, source: Source, keys: Keys = ()) 
 # -- what was meant ------------------------------------------------------------------------------
 
 
+# What nginx and Apache call it, and the key or the list that it is here: no letters in common would lead there.
+ELSEWHERE: Final = {
+    "server_name": "site.hosts",
+    "document_root": "site.root",
+    "autoindex": "site.listing",
+    "try_files": "site.fallback",
+    "error_page": "site.errors",
+    "gzip": "site.compress",
+    "gzip_static": "site.precompressed",
+    "brotli_static": "site.precompressed",
+    "add_header": "site.fields",
+    "expires": "site.fields",
+    "location": "site.alias",
+    "rewrite": "site.redirect",
+    "return": "site.redirect",
+    "listen": "listen",
+    "access_log": "log.access",
+    "worker_processes": "server.workers",
+    "keepalive_timeout": "limits.keep_alive",
+    "set_real_ip_from": "proxies.trusted",
+}
+
+
 def _header(name: str) -> str:
     return f"[[{name}]]" if name in LISTS else f"[{name}]"
 
 
 def _nearest(key: str, table: str) -> str:
+    if key in ELSEWHERE:
+        return _meant(key, ELSEWHERE[key], table)
     known = [*options_of(table), *(name.rpartition(".")[2] for name in LISTS if name.startswith(f"{table}."))]
     if close := nearest(key, known):
         return f"did you mean '{close}'?"
     elsewhere = [option.name for option in OPTIONS.values() if option.key == key]
-    return f"did you mean '{elsewhere[0]}'?" if elsewhere else f"known are {', '.join(known)}"
+    return _meant(key, elsewhere[0], table) if elsewhere else f"known are {', '.join(known)}"
+
+
+def _meant(written: str, name: str, table: str = "") -> str:
+    """Return what to write for what was written in this table: the key or the list of this name, in its place."""
+    above, _, key = name.rpartition(".")
+    if name in LISTS:
+        return f"did you mean {_header(name)}?"
+    if above == table or above not in LISTS:
+        return f"did you mean '{key if above == table else name}'?"
+    return f"write it below {_header(above)}" if written == key else f"did you mean '{key}' below {_header(above)}?"
 
 
 def _unknown_at_top(name: str, value: object) -> tuple[str, str]:
     if isinstance(value, dict | list):
         known = [*TABLES, *LISTS]
+        if name in ELSEWHERE:
+            return f"unknown table '{cut(name)}'", _meant(name, ELSEWHERE[name])
         if close := nearest(name, known):
             return f"unknown table '{cut(name)}'", f"did you mean {_header(close)}?"
         return f"unknown table '{cut(name)}'", f"known are {', '.join(map(_header, known))}"
-    names = {option.key: option.name for option in OPTIONS.values()}
-    if close := nearest(name, names):
-        return f"unknown key '{cut(name)}' outside of a table", f"did you mean '{names[close]}'?"
-    return f"unknown key '{cut(name)}' outside of a table", "write keys below a line like [server]"
+    what = f"unknown key '{cut(name)}' outside of a table"
+    names = {option.key: option.name for option in reversed([*OPTIONS.values()])}  # of equal keys the first
+    meant = ELSEWHERE.get(name) or names.get(name) or names.get(nearest(name, names))
+    return what, _meant(name, meant) if meant else "write keys below a line like [server]"
 
 
 # -- the command line ------------------------------------------------------------------------------

@@ -24,6 +24,8 @@ from pyserver.config import (
     Tracing,
     load,
 )
+from pyserver.config.options import LISTS, OPTIONS
+from pyserver.config.reading import ELSEWHERE
 from pyserver.limits import MIB
 
 SITE = '[[site]]\nroot = "."\n'  # lines 1 and 2 of most rows
@@ -429,6 +431,16 @@ FILE_ROWS = {
     "misspelt key of a list": ('[[site]]\nroots = "."', ":2: unknown key 'roots' in [[site]]; did you mean 'root'?"),
     "key of another table": (f"{SITE}[server]\nkeep_alive = 2", ":4: unknown key 'keep_alive' in [server]; did you mean 'limits.keep_alive'?"),
     "key of nothing": (f"{SITE}[log]\nxyzzy = 2", ":4: unknown key 'xyzzy' in [log]; known are access, format, journal_requests, slow"),
+    "key of a list in another table": (f"{SITE}[server]\nlisting = true", ":4: unknown key 'listing' in [server]; write it below [[site]]"),
+    "key of a site and of its aliases": (f'root = "."\n{SITE}', ":1: unknown key 'root' outside of a table; write it below [[site]]"),
+    "key of a site, misspelt": (f'roots = "."\n{SITE}', ":1: unknown key 'roots' outside of a table; did you mean 'root' below [[site]]?"),
+    "autoindex of nginx": (f"{SITE}autoindex = true", ":3: unknown key 'autoindex' in [[site]]; did you mean 'listing'?"),
+    "autoindex in the wrong place": (f"{SITE}[server]\nautoindex = true", ":4: unknown key 'autoindex' in [server]; did you mean 'listing' below [[site]]?"),
+    "server_name outside of a table": (f'server_name = "a.org"\n{SITE}', ":1: unknown key 'server_name' outside of a table; did you mean 'hosts' below [[site]]?"),
+    "add_header of nginx": (f'{SITE}add_header = "X-Page yes"', ":3: unknown key 'add_header' in [[site]]; did you mean [[site.fields]]?"),
+    "listen of nginx": (f"{SITE}listen = 80", ":3: unknown key 'listen' in [[site]]; did you mean [[listen]]?"),
+    "location of nginx": (f'{SITE}[[location]]\npath = "/a/"', ":3: unknown table 'location'; did you mean [[site.alias]]?"),
+    "keepalive_timeout of nginx": (f"keepalive_timeout = 2\n{SITE}", ":1: unknown key 'keepalive_timeout' outside of a table; did you mean 'limits.keep_alive'?"),
     "key outside of a table": (f"threads = 2\n{SITE}", ":1: unknown key 'threads' outside of a table; did you mean 'server.threads'?"),
     "misspelt outside of a table": (f"thread = 2\n{SITE}", ":1: unknown key 'thread' outside of a table; did you mean 'server.threads'?"),
     "nothing outside of a table": (f"xyzzy = 2\n{SITE}", ":1: unknown key 'xyzzy' outside of a table; write keys below a line like [server]"),
@@ -568,6 +580,12 @@ def test_a_file_is_refused_with_this_line(tmp_path: Path, content: str | bytes, 
     with pytest.raises(ConfigError) as caught:
         load(path)
     assert str(caught.value) == path + line.replace("$FILE", path)
+
+
+def test_what_others_call_it_leads_to_what_is_there() -> None:
+    assert set(ELSEWHERE.values()) <= {*OPTIONS, *LISTS}
+    # Who writes a key of ours is not led elsewhere: "listen" is a list, and no key.
+    assert not {option.key for option in OPTIONS.values()} & set(ELSEWHERE)
 
 
 OPTION_ROWS = {
