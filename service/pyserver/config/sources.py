@@ -79,6 +79,8 @@ class Item(NamedTuple):
 
 # -- reading -----------------------------------------------------------------------------------
 
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"  # which editors of Windows write, and TOML does not take
+
 _WHY_UNREADABLE: Final = {
     errno.ENOENT: ("does not exist", "create it, or name another with --config FILE"),
     errno.ENOTDIR: ("does not exist", "create it, or name another with --config FILE"),
@@ -99,6 +101,8 @@ def read(path: str) -> Source:
     if len(content) > CONFIG_MAX_BYTES:
         too_large = f"is larger than {CONFIG_MAX_BYTES // KIB} KiB"
         raise ConfigError(path, None, too_large, "name a TOML file with --config FILE")
+    if content.startswith(_BYTE_ORDER_MARK):
+        raise ConfigError(path, 1, "begins with a byte order mark", "save it as UTF-8 without")
     try:
         return Source(path, str(Path(path).absolute().parent), content.decode())
     except UnicodeDecodeError as error:

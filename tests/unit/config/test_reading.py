@@ -424,6 +424,7 @@ FILE_ROWS = {
     "endless nesting": (f"{SITE}index = {'[' * 5000}", ": not valid TOML: a value is too large; write a smaller one"),
     # not even text
     "latin-1": (b"# one\n# caf\xe9\n", ":2: byte 0xe9 is not UTF-8; save the file as UTF-8"),
+    "byte order mark": (b"\xef\xbb\xbf" + SITE.encode(), ":1: begins with a byte order mark; save it as UTF-8 without"),
     "UTF-16": ("[server]".encode("utf-16"), ":1: byte 0xff is not UTF-8; save the file as UTF-8"),
     "huge": (b"#" * 300_000, ": is larger than 256 KiB; name a TOML file with --config FILE"),
     # unknown
