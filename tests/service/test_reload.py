@@ -560,4 +560,7 @@ def test_command_says_what_it_does_not_find() -> None:
     assert "no segment 'pyserver.0'" in done.stderr
     done = run("reload", "--control", "/nowhere/control.sock")
     assert done.returncode == 1
-    assert done.stderr == "pyserver: the server cannot be ordered to reload: No such file or directory\n"
+    assert done.stderr == (
+        "pyserver: the server cannot be ordered to reload: /nowhere/control.sock: no such file or directory; "
+        "see whether it runs: systemctl status pyserver; or name its socket: --control PATH\n"
+    )

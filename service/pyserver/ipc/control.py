@@ -11,6 +11,7 @@ Used by: master.main (Control), master.reload (answer), cli (main).
 
 import array
 import contextlib
+import errno
 import os
 import socket
 import struct
@@ -149,7 +150,16 @@ def main(path: str | None, name: str | None, within: float) -> int:
 
 
 class _NoAnswer(Exception):
-    """The server has ended, or it is none of ours."""
+    """The server has ended, or cannot be reached, or it is none of ours."""
+
+
+# What to do, by what connect(2) said.
+_NOBODY: Final = "see whether it runs: systemctl status pyserver; or name its socket: --control PATH"
+_INSTEAD: Final = {
+    errno.EACCES: "root may order it, and who is in the group of the server",
+    errno.ENOENT: _NOBODY,
+    errno.ECONNREFUSED: _NOBODY,
+}
 
 
 def _line(connection: socket.socket) -> str:
@@ -169,15 +179,24 @@ def _connected(path: str | None, name: str | None) -> socket.socket:
         if path is None and name is None and os.path.exists(PATH):  # noqa: PTH110  no other question to it
             path = PATH
         if path is not None:
-            connection.connect(path)
+            _connect(connection, path, path)
         else:
             segment, _alive = observe.choose(name)
-            connection.connect(address_of(segment))
+            _connect(connection, address_of(segment), segment.lstrip("/"))
             _verify(connection, segment.lstrip("/"))
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _connect(connection: socket.socket, address: str | bytes, shown: str) -> None:
+    try:
+        connection.connect(address)
+    except OSError as error:
+        instead = _INSTEAD.get(error.errno or 0, "name its socket: --control PATH")
+        why = error.strerror.lower() if error.strerror else error
+        raise _NoAnswer(f"the server cannot be ordered to reload: {shown}: {why}; {instead}") from None
 
 
 def _verify(connection: socket.socket, segment: str) -> None:

@@ -4,6 +4,7 @@ import os
 import select
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -119,3 +120,26 @@ def test_an_answer_to_nobody_is_no_error() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     theirs.close()
     answer(ours, done=True, text="well")
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+
+def test_a_socket_that_nobody_listens_at_is_named_with_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(tmp_path / "control.sock")
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(path)
+        assert control.main(path, None, 5.0) == 1
+    assert capsys.readouterr().err == (
+        f"pyserver: the server cannot be ordered to reload: {path}: connection refused; "
+        "see whether it runs: systemctl status pyserver; or name its socket: --control PATH\n"
+    )
+
+
+def test_a_path_that_no_socket_can_have_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(tmp_path / ("x" * 200))
+    assert control.main(path, None, 5.0) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f"{path}: AF_UNIX path too long; name its socket: --control PATH")
