@@ -27,6 +27,7 @@ from pyserver.config import (
     Override,
     Site,
     load,
+    nearest,
     printable,
 )
 
@@ -43,7 +44,12 @@ EX_INTERRUPTED: Final = 130  # what a shell reports for SIGINT
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = sys.argv[1:] if argv is None else argv
-    given = build_parser(*arguments[:1]).parse_args(arguments)
+    parser = build_parser(*arguments[:1])
+    if arguments and arguments[0] not in _COMMANDS and not arguments[0].startswith("-"):
+        close = nearest(arguments[0], _COMMANDS)
+        instead = f"did you mean '{close}'?" if close else f"known are {', '.join(_COMMANDS)}"
+        parser.error(f"unknown command '{printable(arguments[0])}'; {instead}")
+    given = parser.parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = given.run
     if run is not serve:  # who serves has more to load; clients wait for that
         gc.enable()

@@ -288,7 +288,8 @@ def test_serve_serves_and_ends_with_0_when_told_to_stop(file: Path) -> None:
 
 def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert "COMMAND" in usage_error(capsys)
-    assert "'reed'" in usage_error(capsys, "reed")
+    assert "pyserver: error: unknown command 'stauts'; did you mean 'status'?" in usage_error(capsys, "stauts")
+    assert "unknown command 'xyzzy'; known are serve, check, " in usage_error(capsys, "xyzzy", "--help")
     assert "--nothing" in usage_error(capsys, "serve", "--nothing")
     assert "expected one argument" in usage_error(capsys, "serve", "--root")
     assert "--thread" in usage_error(capsys, "serve", "--thread", "3")  # not an abbreviation

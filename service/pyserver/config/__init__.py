@@ -7,7 +7,7 @@ Used by: cli (loads), master and worker (read), docs/generate.py (renders).
 """
 
 from pyserver.config.address import Address
-from pyserver.config.errors import ConfigError, printable
+from pyserver.config.errors import ConfigError, nearest, printable
 from pyserver.config.options import (
     DEFAULT_LISTEN,
     LISTS,
@@ -50,5 +50,6 @@ __all__ = [
     "Site",
     "Tracing",
     "load",
+    "nearest",
     "printable",
 ]
