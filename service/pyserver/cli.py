@@ -231,9 +231,12 @@ def units(given: argparse.Namespace) -> int:
             for file in work.files(command):
                 print(f"# /{file.place}\n{file.content.decode()}")
             return 0
+        warning = work.check_command(Path(given.install), command)
         os.umask(0o022)
         for line in work.install(Path(given.install), command):
             print(printable(line))
+        if warning:
+            _complain(f"pyserver: {warning}", _WARNING)
     except (work.Unusable, OSError) as error:
         if isinstance(error, BrokenPipeError):
             raise
@@ -610,8 +613,8 @@ exit codes:
 _UNITS_MORE: Final = f"""\
 For an installation by pip or pipx: units, the account, the message catalog, rotation of the log, examples, and, unless
 they are there already, {DEFAULT_FILE} and a first site in /var/www/pyserver. The units name the command
-that runs. It must lie where the service can see it: in a venv below /opt or /srv, not in a home or in /tmp.
-Packages of a distribution need none of this.
+that runs. It must lie where the service can see it: in a venv below /opt or /srv, not in a home or in /tmp. A command
+that is not there is refused if DIR is /, and warned of if it is another. Packages of a distribution need none of this.
 
 examples:
   pyserver units --print | less

@@ -117,6 +117,16 @@ def this_command() -> str:
     return path
 
 
+def check_command(root: Path, command: str) -> str:
+    """Return a warning where a root does not have the command so far; raises Unusable if it is this system's."""
+    path = root / command.lstrip("/")
+    if path.is_file() and os.access(path, os.X_OK):
+        return ""
+    if os.path.realpath(root) == "/":
+        raise Unusable(f"{command} is no program here; install pyserver there first, or name its own: --command FILE")
+    return f"{path} is no program so far; the units that name it cannot start before it is"
+
+
 def install(root: Path, command: str) -> Iterator[str]:
     """Write everything below a root, and yield what was done with each file."""
     for file in files(command):

@@ -89,6 +89,37 @@ def test_a_command_that_the_service_could_not_run_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("kind", ["nothing", "folder", "no program"])
+def test_a_command_that_is_not_there_is_refused_on_this_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    monkeypatch.setattr(units, "_write", lambda _root, file: pytest.fail(f"{file.place} was written"))
+    monkeypatch.setattr(units, "_HIDDEN", ())  # which is where tests are
+    command = tmp_path / "pyserver"
+    if kind == "folder":
+        command.mkdir()
+    elif kind == "no program":
+        command.touch(0o644)
+    (tmp_path / "link").symlink_to("/")
+    for root in ("/", f"{tmp_path}/link"):
+        assert main(["units", "--install", root, "--command", str(command)]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"pyserver: {command} is no program here; ")
+
+
+def test_a_command_that_is_not_there_yet_is_warned_of_below_another_root(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["units", "--install", str(tmp_path), "--command", COMMAND]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"pyserver: {tmp_path}{COMMAND} is no program so far; ")
+    there = Path(f"{tmp_path}{COMMAND}")
+    there.parent.mkdir(parents=True)
+    there.touch(0o755)
+    assert main(["units", "--install", str(tmp_path), "--command", COMMAND]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_a_place_that_cannot_be_written_is_one_line_and_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "etc").touch()
     assert main(["units", "--install", str(tmp_path), "--command", COMMAND]) == 1
