@@ -348,10 +348,13 @@ def _add_explain(command: argparse.ArgumentParser) -> None:
     command.add_argument("--root", metavar="DIR", help=FLAGS[0].help, action=_Note, default=argparse.SUPPRESS)
 
 
+_NAME: Final = "of the instance, or of its shared segment, where several run"
+
+
 def _add_status(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print JSON, for programs")
     command.add_argument("--requests", action="store_true", help="tell what each thread and each request is at")
-    command.add_argument("--name", metavar="NAME", help="of the instance, or of its shared segment, where several run")
+    command.add_argument("--name", metavar="NAME", help=_NAME)
 
 
 def _add_top(command: argparse.ArgumentParser) -> None:
@@ -361,13 +364,13 @@ def _add_top(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--log", metavar="FILE", help="access log to take paths and clients from (default: the server's)"
     )
-    command.add_argument("--name", metavar="NAME", help="of the instance, or of its shared segment, where several run")
+    command.add_argument("--name", metavar="NAME", help=_NAME)
 
 
 def _add_reload(command: argparse.ArgumentParser) -> None:
     where = command.add_mutually_exclusive_group()
     where.add_argument("--control", metavar="PATH", help=f"the server's control socket (default: {CONTROL_PATH})")
-    where.add_argument("--name", metavar="SEGMENT", help="name of the shared segment, of a server without systemd")
+    where.add_argument("--name", metavar="NAME", help=f"{_NAME} without systemd's control socket")
     text = "how long to wait for the outcome (default: 90)"
     command.add_argument("--within", metavar="SECONDS", type=_seconds, default=90.0, help=text)
 
@@ -527,7 +530,7 @@ examples:
   pyserver check --config ./pyserver.toml
   pyserver check --no-walk             the configuration alone
 
-{_EXIT_CODES}"""
+{_EXIT_CODES.replace("done", "it can be served as it is; warnings do not count")}"""
 
 _EXPLAIN_MORE: Final = f"""\
 Nothing is sent anywhere, and no server needs to run: the configuration and the files are looked at as the server looks

@@ -288,7 +288,7 @@ class _Run:
 
     def _summary(self) -> list[str]:
         counts = [f"{self._outcomes[kind]} {text}" for kind, text in _SAID.items() if self._outcomes[kind]]
-        lines = [f"{self._seen} files; variants: {', '.join(counts) or 'none'}"]
+        lines = [f"{self._seen} file{'' if self._seen == 1 else 's'}; variants: {', '.join(counts) or 'none'}"]
         for coding, _ in self._codings:
             before, after = self._saved[coding.name]
             if before:

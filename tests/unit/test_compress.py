@@ -93,6 +93,12 @@ def test_again_it_has_nothing_to_do(site: Path, capsys: pytest.CaptureFixture[st
     assert {name: (site / name).stat().st_ino for name in tree(site)} == inodes
 
 
+def test_one_file_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.html").write_bytes(TEXT)
+    assert compress(tmp_path) == 0
+    assert capsys.readouterr().out.startswith("1 file; variants: 1 written\n")
+
+
 def test_a_stale_sibling_is_renewed(site: Path) -> None:
     compress(site)
     (site / "index.html").write_bytes(TEXT[::-1])

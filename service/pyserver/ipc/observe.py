@@ -220,7 +220,7 @@ def of_slot_as_lines(segment: Segment, slot: int, most: int) -> tuple[list[str],
         lines.append(f"and {len(busy) - most} threads more")
     told_of = [f"request {told(request)}" for request in requests[:most]]
     more = min(len(requests) - len(told_of) + unlisted, _MORE_MAX)
-    return lines, [*told_of, f"and {more} requests more"] if more else told_of
+    return lines, [*told_of, f"and {_counted(more, 'request')} more"] if more else told_of
 
 
 def memory_of(pid: int) -> Memory | None:
@@ -438,13 +438,17 @@ def requests_as_text(seen: Snapshot) -> str:
             continue
         lines.append(
             f"worker {worker.slot} {worker.state}, pid {worker.pid}, silent {worker.silent_s:.1f}s,"
-            f" {worker.busy} threads busy, {worker.parked} connections parked"
+            f" {_counted(worker.busy, 'thread')} busy, {_counted(worker.parked, 'connection')} parked"
         )
         lines += textwrap.wrap(_threads(worker.threads), 80, initial_indent="  ", subsequent_indent="    ")
         lines += [f"  {told(request)}" for request in worker.requests]
         if worker.unlisted:
-            lines.append(f"  and {worker.unlisted} requests more")
+            lines.append(f"  and {_counted(worker.unlisted, 'request')} more")
     return "\n".join(lines)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def told(request: CurrentRequest) -> str:

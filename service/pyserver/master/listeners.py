@@ -25,9 +25,12 @@ from pyserver.sd.fdstore import Stored
 _INSTEAD: Final = {
     errno.EADDRINUSE: "another program listens there; stop it or choose another port",
     errno.EADDRNOTAVAIL: "this host has no such address; 0.0.0.0 or [::] mean all of them",
-    errno.EACCES: "not permitted; choose a port from 1024 on, or let systemd listen (pyserver.socket)",
+    errno.EACCES: "choose a port from 1024 on, or let systemd listen (pyserver.socket)",
     errno.ENOENT: "the folder of the socket does not exist",
     errno.EAFNOSUPPORT: "this host has no such address family",
+}
+_INSTEAD_OF_A_FILE: Final = _INSTEAD | {
+    errno.EACCES: "choose a folder that the server may write to, or let systemd listen (pyserver.socket)",
 }
 
 
@@ -133,7 +136,8 @@ def _bind(address: Address) -> socket.socket:
         listening.setblocking(False)
     except OSError as error:
         listening.close()
-        why = _INSTEAD.get(error.errno or 0, "")
+        instead = _INSTEAD_OF_A_FILE if address.family == socket.AF_UNIX else _INSTEAD
+        why = instead.get(error.errno or 0, "")
         raise ListenError(f"cannot listen on {address.text}: {error.strerror}" + (f"; {why}" if why else "")) from error
     return listening
 

@@ -150,6 +150,7 @@ def test_what_has_nothing_under_way_is_parked(busy: Segment) -> None:
     tally.publish(busy.words, busy.counters(0))
     seen = snapshot(busy).workers[0]
     assert (seen.parked, seen.busy) == (17 - 2 - 5, 1)
+    assert ", 1 thread busy, 10 connections parked\n" in requests_as_text(snapshot(busy))
     busy.words[busy.row(0, "unlisted")] = 2**64 - 1
     assert snapshot(busy).workers[0].parked == 0
 
@@ -169,6 +170,8 @@ def test_requests_are_told_to_a_person(busy: Segment) -> None:
     assert re.search(r"\n  192\.0\.2\.7 sending for \S+ \S+ of 2[0-9] s, 1\.0 MiB of 4\.0 MiB sent: GET /film\n", text)
     assert re.search(r"\n  192\.0\.2\.7 working \(thread 1\) for \S+ \S+ of 1[0-9] s: GET /cold\n", text)
     assert "\n  and 5 requests more\n" in text
+    busy.words[busy.row(0, "unlisted")] = 1
+    assert "\n  and 1 request more\n" in requests_as_text(snapshot(busy))
     assert "it was" in requests_as_text(snapshot(busy, alive=False)).splitlines()[0]
 
 

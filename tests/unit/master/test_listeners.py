@@ -192,7 +192,7 @@ def test_a_low_port_without_the_right_to_it() -> None:
         except ListenError as error:
             expected = (
                 "cannot listen on 127.0.0.1:80: Permission denied; "
-                "not permitted; choose a port from 1024 on, or let systemd listen (pyserver.socket)"
+                "choose a port from 1024 on, or let systemd listen (pyserver.socket)"
             )
             print(error, file=sys.stderr)
             return 0 if str(error) == expected else 1
@@ -201,6 +201,24 @@ def test_a_low_port_without_the_right_to_it() -> None:
     if int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) <= 80:
         pytest.skip("low ports are for everybody here")
     assert run_forked(try_port_80) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give its rights up")
+def test_a_folder_without_the_right_to_it() -> None:
+    def try_socket() -> int:
+        os.setuid(65534)
+        try:
+            adopt_or_bind({}, [Address.parse("unix:/pyserver-test.sock")])
+        except ListenError as error:
+            expected = (
+                "cannot listen on unix:/pyserver-test.sock: Permission denied; "
+                "choose a folder that the server may write to, or let systemd listen (pyserver.socket)"
+            )
+            print(error, file=sys.stderr)
+            return 0 if str(error) == expected else 1
+        return 2
+
+    assert run_forked(try_socket) == 0
 
 
 # -- UNIX sockets -------------------------------------------------------------------------------------
