@@ -1,6 +1,6 @@
 """The command line as data: what the parser of pyserver.cli knows, for manual pages and completions.
 
-Owns:    Command and Argument.
+Owns:    Command, Argument and Alternatives.
 Never:   runs a command.
 Used by: docs.manual, docs.completions.
 """
@@ -28,6 +28,13 @@ class Argument(NamedTuple):
         return re.split(r"; | \(", self.text)[0]
 
 
+class Alternatives(NamedTuple):
+    """Options of which only one is given; each by its first name."""
+
+    names: tuple[str, ...]
+    required: bool  # one has to be
+
+
 class Command(NamedTuple):
     """One command of `pyserver`, or with the name "" what stands before any command."""
 
@@ -35,6 +42,7 @@ class Command(NamedTuple):
     text: str  # one line
     more: str  # what --help says after the options
     arguments: tuple[Argument, ...]
+    alternatives: tuple[Alternatives, ...] = ()
 
     @property
     def options(self) -> tuple[Argument, ...]:
@@ -55,12 +63,20 @@ def commands() -> tuple[Command, ...]:
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
             texts = {choice.dest: choice.help or "" for choice in action._get_subactions()}  # noqa: SLF001
             for name, sub in action.choices.items():
-                found.append(Command(name, texts[name], sub.epilog or "", tuple(_arguments(sub))))
+                found.append(
+                    Command(name, texts[name], sub.epilog or "", tuple(_arguments(sub)), tuple(_alternatives(sub)))
+                )
     return tuple(found)
 
 
 # Said so in their help: what cli.py keeps in order of appearance.
 REPEATABLE: Final = "may be repeated"
+
+
+def _alternatives(parser: argparse.ArgumentParser) -> Iterator[Alternatives]:
+    for group in parser._mutually_exclusive_groups:  # noqa: SLF001  as above
+        names = tuple(action.option_strings[0] for action in group._group_actions)  # noqa: SLF001
+        yield Alternatives(names, group.required)
 
 
 def _arguments(parser: argparse.ArgumentParser) -> Iterator[Argument]:

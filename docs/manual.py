@@ -83,7 +83,11 @@ THE_SERVICE: Final = (
     ),
     (
         "pyserver check && systemctl reload-or-restart pyserver",
-        "After each change of the configuration. Clients wait for a moment; none is refused.",
+        "After each change of the configuration. It is a reload, of which clients see nothing.",
+    ),
+    (
+        "systemctl daemon-reload && systemctl restart pyserver",
+        "After a change of its unit. Clients wait for a moment; none is refused.",
     ),
     (
         "systemctl stop pyserver.socket pyserver.service",
@@ -103,8 +107,9 @@ ANOTHER_PORT: Final = (
 )
 
 UPGRADES: Final = """\
-An upgrade of the package leaves the socket alone and replaces the service behind it: clients that come meanwhile
-wait, answers under way are finished within `server.drain`. If the new version does not take the configuration, the
+An upgrade of the package leaves the socket alone. Where the units of the service did not change it is a reload, of
+which clients see nothing; otherwise a restart: clients that come meanwhile wait, and answers under way are finished
+within `server.drain`. If the new version does not take the configuration, the
 one before it serves on, and the upgrade says so and what is wrong. Correct it, then `pyserver check && systemctl
 restart pyserver`. Until then do not restart the service, for then the new version would start.
 
@@ -115,6 +120,7 @@ site is copied to `/var/www/pyserver` once and never touched again.
 SIGNALS: Final = (
     ("SIGTERM", "Finish the answers under way, then end; a second one ends at once."),
     ("SIGINT", "End at once."),
+    ("SIGHUP", "Take up configuration and code anew, as `pyserver reload` does; only the log tells how it went."),
     ("SIGUSR1", "Open the access log anew, after it was renamed."),
 )
 
@@ -160,9 +166,17 @@ def _lower(text: str) -> str:
 
 
 def _synopsis(command: Command) -> str:
-    options = " ".join(f"[{_written(option)}]" for option in command.options if option.names[0] != "-h")
-    positionals = " ".join(f"\\fI{escaped(argument.metavar)}\\fR" for argument in command.positionals)
-    return f".HP\n\\fBpyserver {command.name}\\fR {positionals} {options}".rstrip()
+    parts = [f"\\fBpyserver {command.name}\\fR"]
+    parts += [f"\\fI{escaped(argument.metavar)}\\fR" for argument in command.positionals]
+    among = {name: group for group in command.alternatives for name in group.names}
+    for option in command.options:
+        group = among.get(option.names[0])
+        if group and option.names[0] == group.names[0]:
+            each = " | ".join(_written(other) for other in command.options if among.get(other.names[0]) is group)
+            parts.append(f"{{{each}}}" if group.required else f"[{each}]")
+        elif not group and option.names[0] != "-h":
+            parts.append(f"[{_written(option)}]" + ("..." if option.repeatable else ""))
+    return ".HP\n" + " ".join(parts)
 
 
 def _written(option: Argument) -> str:

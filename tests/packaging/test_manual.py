@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 from docs.commands import commands
-from docs.manual import EXAMPLES, pages
+from docs.manual import EXAMPLES, SIGNALS, pages
 from tests.packaging.builds import need_tools
 from tests.packaging.conftest import required
 
@@ -31,6 +31,19 @@ def test_every_command_and_option_is_in_its_page() -> None:
                 continue
             assert ", ".join(argument.names) + f" {argument.metavar}".rstrip() in page
             assert argument.text[:20] in page
+
+
+def test_the_synopsis_says_which_options_exclude_each_other_and_which_are_repeated() -> None:
+    synopsis = shown(pages()["man8/pyserver.8"]).partition(" DESCRIPTION ")[0]
+    assert "pyserver units {--print | --install DIR} [--command FILE]" in synopsis
+    assert "pyserver reload [--control PATH | --name NAME] [--within SECONDS]" in synopsis
+    assert "pyserver explain METHOD TARGET [-H FIELD]... [--config FILE] [--root DIR]" in synopsis
+
+
+def test_every_signal_of_the_help_is_in_its_page() -> None:
+    serve = next(command for command in commands() if command.name == "serve")
+    named = set(re.findall(r"SIG[A-Z0-9]+", serve.more))
+    assert named == {name for name, _ in SIGNALS} == {"SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"}
 
 
 def test_every_key_is_in_its_page() -> None:
