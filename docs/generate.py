@@ -64,7 +64,8 @@ Later sources replace earlier ones:
 5. `--root`, `--bind`, `--workers`, `--threads`, `--access-log`.
 
 Relative paths start from the folder of the file that they are written in, and on the command line from the working
-folder. `pyserver check` validates the whole, looks at the files of the sites, and changes nothing. An error is one line, with exit code 78:
+folder. `pyserver check` validates the whole, looks at the files of the sites, and changes nothing. Its warnings leave
+the exit code 0; an error is one line, with exit code 78:
 
 ```text
 {DEFAULT_FILE}:12: unknown key 'worker' in [server]; did you mean 'workers'?
