@@ -2,9 +2,11 @@
 
 Owns:    who counts as one client, who is exempt, and what is said of a refusal: counted each time, logged once per
          client and period.
-Never:   answers or closes: worker.connection does.
-Used by: worker.main (makes one if any limit is set), worker.connection (asks before it does anything for one).
+Never:   answers or closes: worker.connection and worker.entrance do.
+Used by: worker.main (makes one if any limit is set), worker.entrance (asks before it lets one in), worker.connection
+         (before it answers one), worker.holding (tells who left).
 
+The client of a connection is its peer, or whom a trusted proxy names: once, or in each request another one.
 One client is an IPv4 address, or the /64 of an IPv6 address, which is what a subscriber has at least (RFC 6177) and
 can move about in. Peers on UNIX sockets have no address: they are exempt, as are the networks that the option names.
 """
@@ -20,8 +22,13 @@ from pyserver.ipc import clients
 from pyserver.ipc.clients import ClientTable, Places, Rate
 from pyserver.ipc.stats import Tally
 from pyserver.limits import CLIENTS_TOLD_MAX, CLIENTS_TOLD_S
+from pyserver.worker.client import Connection
+from pyserver.worker.proxies import Proxies
 
 log = logging.getLogger("pyserver")
+
+# Stands for where a client is counted, where each request of a connection has another one.
+EACH_REQUEST: Final[Places] = (-1, -1)
 
 _NS: Final = 1_000_000_000
 _V4_IN_V6: Final = bytes(10) + b"\xff\xff"  # RFC 4291 2.5.5.2: how a dual-stack listener sees IPv4
@@ -33,7 +40,16 @@ Who: TypeAlias = socket.socket | bytes
 class Admission:
     """The limits of one worker's clients."""
 
-    def __init__(self, options: Clients, table: ClientTable, slot: int, clock: Clock, tally: Tally) -> None:
+    def __init__(
+        self,
+        options: Clients,
+        table: ClientTable,
+        slot: int,
+        clock: Clock,
+        tally: Tally,
+        proxies: Proxies | None = None,
+    ) -> None:
+        self._proxies = proxies  # None: each peer is a client
         self._table = table
         self._slot = slot
         self._clock = clock
@@ -52,7 +68,43 @@ class Admission:
         self._told_until = clock.now + CLIENTS_TOLD_S
         self._untold = 0  # refusals of clients that were not told of
 
-    # -- called by the leader ------------------------------------------------------------------
+    # -- called by the leader, of a connection -------------------------------------------------
+
+    def admit(self, connection: Connection, *, parked: bool) -> bool:
+        """Tell whether a client may have this connection, and count it if so. One that another worker let in stays."""
+        client: Who = connection.socket
+        if connection.via is not None:
+            assert self._proxies is not None
+            if self._proxies.by_field:
+                connection.counted = EACH_REQUEST
+                return True
+            connection.via.key = key_of_name(connection.peer)
+            if connection.via.key is None:
+                return True
+            client = connection.via.key
+        places = self.places_of(client)
+        if places is None:
+            return True
+        if parked:
+            self.keep(places)
+        elif not self.enter(places, client):
+            return False
+        connection.counted = places
+        return True
+
+    def asks(self, connection: Connection, head: bytes) -> int:
+        """Return 0 if a request of a counted connection is answered, else after how many seconds its client may ask."""
+        client: Who = connection.socket
+        places = connection.counted
+        if connection.via is not None:
+            if places is EACH_REQUEST:
+                assert self._proxies is not None
+                connection.via.key = key_of_name(self._proxies.client(head, connection.peer))
+                places = None if connection.via.key is None else self.places_of(connection.via.key)
+            client = connection.via.key or client
+        return 0 if places is None else self.request(places, client)
+
+    # -- of a client -------------------------------------------------------------------------------
 
     def places_of(self, client: Who) -> Places | None:
         """Return where a client is counted; None: it is exempt, or gone already."""
@@ -79,8 +131,9 @@ class Admission:
         self._table.enter(self._slot, places)
 
     def leave(self, places: Places) -> None:
-        """Count a connection no more."""
-        self._table.leave(self._slot, places)
+        """Count a connection no more, if it was."""
+        if places is not EACH_REQUEST:
+            self._table.leave(self._slot, places)
 
     def request(self, places: Places, client: Who) -> int:
         """Return 0 if a client may have a request answered, else after how many seconds it may come again."""

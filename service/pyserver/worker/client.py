@@ -1,8 +1,8 @@
 """One client of a worker: what is known of its connection, and what it waits for.
 
 Owns:    the socket, and all that is remembered between two of its events.
-Never:   does anything; worker.connection does, in the leader.
-Used by: worker.connection; worker.pool (Job); worker.records, which reads it.
+Never:   does anything; worker.connection does, in the leader, with worker.entrance and worker.holding.
+Used by: these three; worker.pool (Job); worker.records and worker.admission, which read it.
 """
 
 import socket
@@ -119,6 +119,11 @@ class Connection:
         if self.phase is Phase.READING:
             return self.request is not None or self.begun
         return self.phase is Phase.SENDING
+
+    @property
+    def stays(self) -> bool:
+        """Whether it cannot go over to another worker: its PROXY header, which says who the client is, would not."""
+        return self.via is not None and self.via.greeted
 
     @property
     def begun(self) -> bool:

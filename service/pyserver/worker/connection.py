@@ -1,12 +1,13 @@
-"""The connections of one worker, each from its first byte to its close.
+"""The connections of one worker: the requests of each, from the first one to the last answer.
 
-Owns:    every client's socket, its phase, its deadline; the epoll registrations of clients.
+Owns:    every client's phase and deadline while it is served, and what becomes of all when the worker leaves.
 Never:   blocks, or keeps a thread for a slow client: whatever has to wait waits in epoll with a deadline; what has to
          wait for the disk becomes a Job for a follower.
 Fails:   never for what a client or the disk does. An exception is a bug; worker.pool logs it and closes the client.
 Used by: worker.pool. All of it runs in the leader, one thread at a time.
 
-`serve` is the spine: read requests, answer each, wait for more. The rest are the ways a step can end.
+`serve` is the spine: read requests, answer each, wait for more. The rest are the ways a step can end. What comes before
+the first request is in worker.entrance; where a connection waits, and how it is closed, in worker.holding.
 """
 
 import logging
@@ -24,7 +25,7 @@ from pyserver.config import Limits
 from pyserver.handlers.memo import Memo
 from pyserver.handlers.router import Handler
 from pyserver.handlers.static import LookAgain, Pending
-from pyserver.http import lifecycle, proxy
+from pyserver.http import lifecycle
 from pyserver.http.dates import imf_fixdate
 from pyserver.http.errors import ProtocolError
 from pyserver.http.fields import Lines
@@ -33,29 +34,24 @@ from pyserver.http.request import Request, parse_head
 from pyserver.http.response import CONTINUE, Response, error_response
 from pyserver.ipc.activity import Work
 from pyserver.ipc.assignment import Origin
-from pyserver.ipc.clients import Places
 from pyserver.ipc.messages import Drain
 from pyserver.ipc.stats import Tally
 from pyserver.limits import (
-    BATCH_MAX,
     DRAIN_GRACE_S,
-    LINGER_MAX_BYTES,
-    LINGER_S,
-    PARKING_TICKS_PER_S,
     PAUSE_TOLD_EVERY_S,
-    PROXY_HEADER_MAX_BYTES,
     RECV_BYTES,
     ROOT_MISSED_REST_S,
     STALL_BYTES,
     TARGET_MAX_BYTES,
 )
-from pyserver.worker.admission import Admission, Who, key_of_name
+from pyserver.worker.admission import Admission
 from pyserver.worker.client import Connection, Job, Phase
+from pyserver.worker.entrance import Entrance
 from pyserver.worker.failures import FAILED
+from pyserver.worker.holding import Holding
 from pyserver.worker.pace import Paces
-from pyserver.worker.parking import Parking
 from pyserver.worker.proxies import Proxies
-from pyserver.worker.records import GONE, Records, peer_name
+from pyserver.worker.records import Records
 from pyserver.worker.shedding import Shedding
 from pyserver.worker.showing import Showing
 from pyserver.worker.tracing import Tracing
@@ -67,11 +63,6 @@ _NS: Final = 1_000_000_000
 _DONTWAIT: Final = socket.MSG_DONTWAIT
 _IN: Final = select.EPOLLIN
 _OUT: Final = select.EPOLLOUT
-
-_PEEK: Final = socket.MSG_DONTWAIT | socket.MSG_PEEK
-
-# Stands for where a client is counted, where each request of a connection has another one.
-_EACH_REQUEST: Final = (-1, -1)
 
 # Methods whose answer does not depend on whether we would take content: it is read and thrown away first.
 _PATIENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS"))
@@ -119,10 +110,8 @@ class Connections:
         tracing: Tracing | None = None,
         queue_wait: float = 0.0,
     ) -> None:
-        self.table: dict[int, Connection] = {}  # by descriptor
         self.jobs: deque[Job] = deque()  # for worker.pool
         self.draining = False  # what is answered is closed
-        self.returning: dict[Connection, None] = {}  # for worker.pool: on their way back to the master
         self._moving = False  # what is answered goes back to the master
         self._leaving = False  # either
         self._sites = sites
@@ -139,10 +128,7 @@ class Connections:
         alike = admission is None and proxies is None and tracing is None
         self._meets = alike and records.are_brief
         self._settles = tracing is None  # an answer is what it is for each request
-        self._proxies = proxies  # None: each peer is a client
         self._tracing = tracing  # None: answers say nothing of their request
-        self._poll = poll
-        self._capacity = capacity
         self._memo = memo
         self.shedding = Shedding(queue_wait, clock)
         self._bounds = memo.bounds
@@ -153,7 +139,10 @@ class Connections:
         # What head_of is between two requests. If they are counted, each wait goes the full way: the last is not to be
         # answered from the memo, which does not know that it is the last.
         self._between = -2 if limits.requests else -1
-        self._parking: Parking[Connection] = Parking(clock.now)
+        self.holding = Holding(poll, capacity, clock, records, self.showing, admission, self._paces)
+        self.table = self.holding.table  # by descriptor
+        self._watch = self.holding.watch  # each new connection that goes on comes by it
+        self._entrance = Entrance(self.holding, self.shedding, tally, records, admission, proxies)
         self._tidied = clock.second
         self._tidy_at = inf  # sooner than in the next second
         self._memory_told_at = 0.0  # monotonic: when that there is none is worth a line in the log again
@@ -170,28 +159,23 @@ class Connections:
         if self._meets and not (parked or overdue or origin in self._others):
             self._meet(client, fd, origin, waited_ns)
             return
-        connection = Connection(client, fd, self._clock.now + self._limits.head_deadline, origin, waited_ns)
-        if origin in self._others:
-            # No limit for administrators, who look when there is too much of all; who has a reader goes the full way.
-            connection.reader = RequestReader(self._bounds)
-        elif overdue:
-            self._shed(connection)
-            return
-        elif self._proxies is not None and self._comes_by_proxy(connection, self._proxies, parked=parked):
-            self.table[fd] = connection
-            self._tally.connections += 1
-            self._greet(connection)
-            return
-        elif self._admission is not None and not self._admit(connection, self._admission, parked=parked):
-            self._tally.connections += 1
-            client.close()
-            return
-        self.table[fd] = connection
+        connection = self._enter(client, fd, origin, waited_ns)
         if parked:  # another worker has counted it, and perhaps answered it before: its time is that of an idle one
             connection.answered = 1
         else:
             self._tally.connections += 1
-        if self._requests and self._is_last(connection):
+        if origin in self._others:
+            # No limit for administrators, who look when there is too much of all; who has a reader goes the full way.
+            connection.reader = RequestReader(self._bounds)
+        elif (overdue or self._entrance.guarded) and not self._entrance.lets_in(
+            connection, parked=parked, overdue=overdue
+        ):
+            return
+        self._begin(connection)
+
+    def _begin(self, connection: Connection) -> None:
+        """Read from a client that is let in, and serve what came."""
+        if (self._requests and self._is_last(connection)) or (self._leaving and connection.stays):
             connection.reader = RequestReader(self._bounds)
         self.readable(connection)
 
@@ -250,73 +234,6 @@ class Connections:
         connection = Connection(client, fd, self._clock.now + self._limits.head_deadline, origin, waited_ns)
         self.table[fd] = connection
         return connection
-
-    @staticmethod
-    def _comes_by_proxy(connection: Connection, proxies: Proxies, *, parked: bool) -> bool:
-        """Tell whether a PROXY header has to come first, or nobody can say so any more: the peer is gone."""
-        connection.peer = peer_name(connection.socket)
-        if connection.peer == GONE:
-            return True
-        connection.via = proxies.via(connection.origin, connection.socket.family, connection.peer)
-        if connection.via is not None and proxies.by_header and not parked:
-            connection.phase = _GREETING
-            return True
-        # On one that was served before, under a configuration in which this peer was a client, none comes any more.
-        return False
-
-    def _admit(self, connection: Connection, admission: Admission, *, parked: bool) -> bool:
-        """Tell whether a client may have this connection. One that another worker let in stays."""
-        client: Who = connection.socket
-        if connection.via is not None:
-            assert self._proxies is not None
-            if self._proxies.by_field:
-                connection.counted = _EACH_REQUEST
-                return True
-            connection.via.key = key_of_name(connection.peer)
-            if connection.via.key is None:
-                return True
-            client = connection.via.key
-        places = admission.places_of(client)
-        if places is None:
-            return True
-        if parked:
-            admission.keep(places)
-        elif not admission.enter(places, client):
-            return False
-        connection.counted = places
-        return True
-
-    def _shed(self, connection: Connection) -> None:
-        """Refuse a client that has waited too long, whatever it wants: the time is for those that still wait."""
-        self.table[connection.fd] = connection
-        tally = self._tally
-        tally.connections += 1
-        tally.shed += 1
-        try:
-            data = connection.socket.recv(RECV_BYTES, _DONTWAIT)
-        except BlockingIOError:
-            data = b""
-        except OSError:
-            self.close(connection)
-            return
-        response = self.shedding.answer(head_only=data.startswith(b"HEAD "))
-        tally.bytes_received += len(data)
-        tally.requests += 1
-        tally.memo_misses += 1
-        tally.apart += 1  # how long it took is in the queue's wait
-        tally.classes[5] += 1
-        tally.asked_by(data.partition(b" ")[0])
-        head = data[:TARGET_MAX_BYTES]
-        self.records.note(connection, head, response.status, response.content_bytes, good=False, timed=False)
-        try:
-            tally.bytes_sent += connection.socket.send(response.wire, SEND)
-        except OSError:
-            self.close(connection)
-            return
-        if data.endswith(b"\r\n\r\n"):  # all is read that will come: no reset can take the answer away
-            self.close(connection)
-        else:
-            self._linger(connection)
 
     def see_to(self, events: Iterator[tuple[int, int]]) -> int | None:
         """See to the clients that epoll reports, until there is a job; return a descriptor that is no client's.
@@ -385,12 +302,12 @@ class Connections:
                                 connection.reader = RequestReader(self._bounds)  # for that is what it takes
                                 self._received(connection, data)
                             else:
-                                self.close(connection)
+                                self.holding.close(connection)
                     else:
                         self.ready(connection)
                 except Exception as error:  # noqa: BLE001  failed() logs it
                     self.failed(error)
-                    self.close(connection)
+                    self.holding.close(connection)
                 if jobs:
                     return JOB
         finally:
@@ -413,7 +330,7 @@ class Connections:
         if sent < 0:
             self._tally.apart += 1
             self.records.note(connection, head, response.status, 0)
-            self.close(connection)
+            self.holding.close(connection)
             return
         request = parse_head(head, bounds=self._bounds)
         self._tally.bytes_sent += sent
@@ -434,58 +351,10 @@ class Connections:
         elif phase is _SENDING:
             self._send_on(connection)
         elif phase is _LINGERING:
-            self._linger_on(connection)
-        elif phase is _GREETING:
-            self._greet(connection)
+            self.holding.linger_on(connection)
+        elif phase is _GREETING and self._entrance.greet(connection):
+            self._begin(connection)
         # Else it was reported before something else in this round gave it to a follower, or gave its number to another.
-
-    def _greet(self, connection: Connection) -> None:
-        """Take the PROXY header of a trusted peer, and no byte of what follows; then serve it as all others."""
-        via, client = connection.via, connection.socket
-        if via is None:
-            self.close(connection)
-            return
-        try:
-            data = client.recv(PROXY_HEADER_MAX_BYTES, _PEEK)
-            begun = via.received + data
-            header = proxy.parse(begun)
-            count = len(data) if header is None else header.length - len(via.received)
-            self._tally.bytes_received += len(client.recv(count, _DONTWAIT)) if count else 0
-        except BlockingIOError:
-            self._watch(connection, _IN)
-            return
-        except OSError:
-            self.close(connection)
-            return
-        except proxy.Malformed as error:
-            self._close_without_header(connection, str(error))
-            return
-        if header is not None:
-            via.greeted, via.received = True, b""
-            connection.peer = header.client or connection.peer
-            self._greeted(connection)
-        elif data:
-            via.received = begun
-            self._watch(connection, _IN)
-        elif begun:
-            self._close_without_header(connection, f"it ends after {len(begun)} bytes")
-        else:  # it only looked whether somebody listens
-            self.close(connection)
-
-    def _greeted(self, connection: Connection) -> None:
-        if self._admission is not None and not self._admit(connection, self._admission, parked=False):
-            self.close(connection)
-            return
-        connection.phase = Phase.READING
-        if self._leaving:
-            connection.reader = RequestReader(self._bounds)
-        self.readable(connection)
-
-    def _close_without_header(self, connection: Connection, why: str) -> None:
-        assert self._proxies is not None
-        if not self._leaving:
-            self._proxies.complain(connection.peer, why)
-        self.close(connection)
 
     def readable(self, connection: Connection) -> None:
         """Receive once, and serve what came."""
@@ -495,10 +364,10 @@ class Connections:
             self._wait(connection)
             return
         except OSError:
-            self.close(connection)
+            self.holding.close(connection)
             return
         if not data:
-            self.close(connection)
+            self.holding.close(connection)
             return
         self._received(connection, data)
 
@@ -551,15 +420,11 @@ class Connections:
             looks = self._sites.tidy()
             self.jobs += [Job(look.run, partial(self._looked_again, look), Work.LOOKING) for look in looks]
         self.showing.turn()
-        for connection in self._parking.due(now):
+        for connection in self.holding.due(now):
             phase = connection.phase
-            if phase is Phase.WORKING:  # a follower has it; its disk is slow, the client is not
-                connection.deadline = now + self._limits.send_stall
-                self._parking.put(connection)
-                continue
-            if phase is _SENDING and self._takes(connection):
-                connection.deadline = now + self._limits.send_stall
-                self._parking.put(connection)
+            # A follower has it, whose disk is slow and not the client; or the client is slow, and goes on.
+            if phase is Phase.WORKING or (phase is _SENDING and self._takes(connection)):
+                self.holding.park(connection, now + self._limits.send_stall)
                 continue
             self._tally.deadlines += phase is not _LINGERING
             self._too_late(connection)
@@ -570,18 +435,18 @@ class Connections:
 
     def _too_late(self, connection: Connection) -> None:
         if connection.phase is _GREETING:
-            self._close_without_header(connection, "it did not come in time")
+            self._entrance.too_late(connection)
         elif connection.phase is Phase.READING and (connection.begun or connection.request is not None):
             # RFC 9110 15.5.9: it began a request and did not finish it in time.
             self._refuse(connection, 408)
         else:
-            self.close(connection)
+            self.holding.close(connection)
 
     def drain(self, how: int) -> None:
         """Finish what is under way, and take nothing new; said again, it may be another way."""
         self._moving = how == Drain.MOVE
         self.draining = not self._moving
-        self._leaving = True
+        self._leaving = self._entrance.leaving = True
         if self._moving:
             for connection in [each for each in self.table.values() if each.idle]:
                 self._return(connection)
@@ -591,26 +456,14 @@ class Connections:
             for connection in [each for each in self.table.values() if each.idle and each.answered]:
                 self._return(connection)
         else:
-            for connection in tuple(self.returning):
-                self.close(connection)
+            for connection in tuple(self.holding.returning):
+                self.holding.close(connection)
         grace = self._clock.now + DRAIN_GRACE_S
         for connection in [each for each in self.table.values() if each.idle]:
             # Its next request may have arrived this moment: look, and answer it with `Connection: close`.
             self.readable(connection)
         for connection in [each for each in self.table.values() if each.idle or each.phase is _GREETING]:
-            connection.deadline = min(connection.deadline, grace)
-            self._parking.put(connection)
-
-    def to_return(self) -> list[Connection]:
-        """Return some that go back to the master together: of one listener."""
-        batch: list[Connection] = []
-        for connection in self.returning:
-            if batch and connection.origin != batch[0].origin:
-                break
-            batch.append(connection)
-            if len(batch) == BATCH_MAX:
-                break
-        return batch
+            self.holding.park(connection, min(connection.deadline, grace))
 
     def submit(self, run: Callable[[], None], then: Callable[[], None]) -> bool:
         """Take work of a handler that no client waits for; False when the worker is about to leave."""
@@ -658,7 +511,7 @@ class Connections:
                 self._tally.memo_misses += 1
                 return self._send(connection, request, too_many)
         sites = self._others.get(connection.origin, self._sites) if self._others else self._sites
-        leaves = self._leaving and (self.draining or self._stays(connection))
+        leaves = self._leaving and (self.draining or connection.stays)
         last = self._requests > 0 and self._is_last(connection)
         try:
             answer = sites.respond(request, lifecycle.persistence(request, leaves or last))
@@ -681,29 +534,12 @@ class Connections:
     def _too_many(self, connection: Connection, request: Request) -> Response | None:
         """Return the answer to a request that is one too many of its client (RFC 6585 4), None if it is not."""
         assert self._admission is not None
-        assert connection.counted is not None
-        client: Who = connection.socket
-        places: Places | None = connection.counted
-        if connection.via is not None:
-            if places is _EACH_REQUEST:
-                connection.via.key = key_of_name(self.records.client_of(connection, request.head))
-                places = None if connection.via.key is None else self._admission.places_of(connection.via.key)
-            client = connection.via.key or client
-        after = 0 if places is None else self._admission.request(places, client)
-        if not after:
-            return None
-        keep = lifecycle.persistence(request, self._ends_with_this(connection))
-        return error_response(
-            429,
-            date=imf_fixdate(self._clock.second),
-            connection=lifecycle.connection_field(request.minor, keep),
-            head_only=request.method == b"HEAD",
-            fields=(Lines(b"Retry-After: %d\r\n" % after),),
-        )
+        after = self._admission.asks(connection, request.head)
+        return self._error(connection, request, 429, (Lines(b"Retry-After: %d\r\n" % after),)) if after else None
 
     def _ends_with_this(self, connection: Connection) -> bool:
         """Tell whether the connection ends after the next answer, whatever the client wishes."""
-        leaves = self._leaving and (self.draining or self._stays(connection))
+        leaves = self._leaving and (self.draining or connection.stays)
         return leaves or (self._requests > 0 and self._is_last(connection))
 
     def _without_memory(self, connection: Connection, request: Request) -> Response:
@@ -711,12 +547,17 @@ class Connections:
         if self._clock.now >= self._memory_told_at:
             self._memory_told_at = self._clock.now + PAUSE_TOLD_EVERY_S
             log.error("no memory for an answer (MemoryMax=, or the machine's), refusing by 503")
+        return self._error(connection, request, 503)
+
+    def _error(self, connection: Connection, request: Request, status: int, fields: tuple[Lines, ...] = ()) -> Response:
+        """Return an answer to a good request that no handler gives."""
         keep = lifecycle.persistence(request, self._ends_with_this(connection))
         return error_response(
-            503,
+            status,
             date=imf_fixdate(self._clock.second),
             connection=lifecycle.connection_field(request.minor, keep),
             head_only=request.method == b"HEAD",
+            fields=fields,
         )
 
     def _send(self, connection: Connection, request: Request, response: Response, *, looked: bool = True) -> bool:
@@ -749,7 +590,7 @@ class Connections:
             tally.apart += not connection.began
             self.records.note(connection, request.head, response.status, 0)
             connection.began = 0.0
-            self.close(connection)
+            self.holding.close(connection)
             return False
         tally.bytes_sent += sent
         if sent == all_of_it and not response.more:
@@ -784,7 +625,7 @@ class Connections:
             self.records.note(connection, request.head, response.status, response.content_bytes)
         connection.answered += 1
         if response.close:
-            self._end(connection)
+            self.holding.end(connection)
             return False
         return True
 
@@ -824,7 +665,7 @@ class Connections:
         elif connection.answered:
             self.showing.over(connection)
             if self.draining:
-                self.close(connection)
+                self.holding.close(connection)
                 return
             if self._moving:
                 self._return(connection)
@@ -863,7 +704,7 @@ class Connections:
             try:
                 connection.socket.send(CONTINUE, SEND)
             except OSError:
-                self.close(connection)
+                self.holding.close(connection)
                 return False
             self._tally.classes[1] += 1
         return True
@@ -878,12 +719,12 @@ class Connections:
         connection.request = request
         connection.began = connection.began or self._clock.now
         handed = time.monotonic()
-        self._unwatch(connection)
-        self._park(connection, self._limits.send_stall)
+        self.holding.unwatch(connection)
+        self.holding.park(connection, self._clock.now + self._limits.send_stall)
         self.showing.working(connection)
 
         def then() -> None:
-            if self._was_closed(connection):
+            if self.holding.was_closed(connection):
                 return
             connection.phase = Phase.READING
             connection.request = None
@@ -905,7 +746,7 @@ class Connections:
                         self.serve(connection)
                 self._look_soon()
             except Exception:
-                self.close(connection)
+                self.holding.close(connection)
                 raise
 
         pending.begin(partial(self._start, connection.row), then)
@@ -960,7 +801,7 @@ class Connections:
                     "%s %s while it was sent, closing after %d of %d bytes",
                     request.target.decode("latin-1"), _SPOILT[outcome], outgoing.content_sent, response.content_bytes,
                 )  # fmt: skip
-            self.close(connection)
+            self.holding.close(connection)
         return False
 
     def _took(self, connection: Connection) -> None:
@@ -985,8 +826,8 @@ class Connections:
     def _hand_over_sending(self, connection: Connection, outgoing: Outgoing) -> None:
         """Let a follower send one part of a file that has to be read from the disk first."""
         connection.phase = Phase.WORKING
-        self._unwatch(connection)
-        self._park(connection, self._limits.send_stall)
+        self.holding.unwatch(connection)
+        self.holding.park(connection, self._clock.now + self._limits.send_stall)
         self.showing.working(connection)
         outcome = Outcome.GONE
         before, handed = outgoing.sent, time.monotonic()
@@ -997,7 +838,7 @@ class Connections:
 
         def then() -> None:
             self._tally.bytes_sent += outgoing.sent - before
-            if not self._was_closed(connection):
+            if not self.holding.was_closed(connection):
                 connection.phase = Phase.SENDING
                 connection.worked += time.monotonic() - handed
                 self._sent_on(connection, outgoing, outcome, resume=True)
@@ -1024,116 +865,16 @@ class Connections:
         try:
             self._tally.bytes_sent += connection.socket.send(response.wire, SEND)
         except OSError:
-            self.close(connection)
+            self.holding.close(connection)
             return
-        self._linger(connection)
-
-    def _end(self, connection: Connection) -> None:
-        """Close after an answer that says so; linger where bytes of the client may still be coming."""
-        if connection.request is not None or connection.begun:
-            self._linger(connection)
-        else:
-            self.close(connection)
-
-    def _linger(self, connection: Connection) -> None:
-        """Close our direction, and read on for a while: a close now could reset the answer away (RFC 9112 9.6)."""
-        try:
-            connection.socket.shutdown(socket.SHUT_WR)
-        except OSError:
-            self.close(connection)
-            return
-        connection.phase = Phase.LINGERING
-        self.showing.over(connection)
-        connection.deadline = self._clock.now + LINGER_S
-        self._watch(connection, _IN)
-
-    def _linger_on(self, connection: Connection) -> None:
-        try:
-            count = len(connection.socket.recv(RECV_BYTES, _DONTWAIT))
-        except BlockingIOError:
-            return
-        except OSError:
-            count = 0
-        connection.lingered += count
-        if count == 0 or connection.lingered > LINGER_MAX_BYTES:
-            self.close(connection)
-
-    def close(self, connection: Connection) -> None:
-        """Close at once."""
-        if connection.phase is Phase.CLOSED:
-            return
-        outgoing, request = connection.outgoing, connection.request
-        if outgoing is not None and request is not None:  # an answer that is cut short
-            self.records.note(connection, request.head, outgoing.response.status, outgoing.content_sent)
-        at_work = connection.phase is Phase.WORKING
-        connection.phase = Phase.CLOSED
-        if connection.bucket:
-            self._parking.remove(connection)
-        self.returning.pop(connection, None)
-        self.showing.over(connection)
-        del self.table[connection.fd]
-        if connection.counted is not None and connection.counted is not _EACH_REQUEST:
-            assert self._admission is not None
-            self._admission.leave(connection.counted)
-        if connection.pace is not None:
-            assert self._paces is not None
-            self._paces.forget(connection)
-        if not at_work:  # a follower may be sending on it; see _was_closed
-            connection.socket.close()  # and with it, out of epoll
-
-    def _was_closed(self, connection: Connection) -> bool:
-        """After a job: whether the connection was closed meanwhile, whose descriptor had to stay open for it."""
-        if connection.phase is Phase.CLOSED:
-            connection.socket.close()
-            return True
-        return False
-
-    # -- room ----------------------------------------------------------------------------------------
-
-    @property
-    def full(self) -> bool:
-        """Whether a further batch might not fit into our limit of open files."""
-        return len(self.table) + BATCH_MAX > self._capacity
-
-    def make_room(self) -> None:
-        """Close the idle connections that would be closed first anyway, for one batch of new ones."""
-        found = 0
-        for connection in self._parking.earliest():
-            if found == BATCH_MAX:
-                return
-            if connection.idle and connection.answered:
-                self.close(connection)
-                found += 1
-
-    # -- small steps ---------------------------------------------------------------------------------
-
-    def _watch(self, connection: Connection, events: int) -> None:
-        if connection.watched != events:
-            if connection.watched:
-                self._poll.modify(connection.fd, events)
-            else:
-                self._poll.register(connection.fd, events)
-            connection.watched = events
-        # A deadline that moved later needs nothing: its bucket comes first, and looks again (worker.parking).
-        if not connection.bucket or connection.deadline * PARKING_TICKS_PER_S < connection.bucket - 1:
-            self._parking.put(connection)
+        self.holding.linger(connection)
 
     def _return(self, connection: Connection) -> None:
-        """Leave a connection of which nothing is here to others (worker.pool sends it)."""
-        if self._stays(connection):
+        """Leave a connection of which nothing is here to others, if it can go over to them."""
+        if connection.stays:
             self._stay(connection)
-            return
-        self._unwatch(connection)
-        if connection.bucket:
-            self._parking.remove(connection)
-        connection.settled = False
-        connection.phase = Phase.RETURNING
-        self.returning[connection] = None
-
-    @staticmethod
-    def _stays(connection: Connection) -> bool:
-        """Whether it cannot go over to another worker: its PROXY header, which says who the client is, would not."""
-        return connection.via is not None and connection.via.greeted
+        else:
+            self.holding.give_back(connection)
 
     def _stay(self, connection: Connection) -> None:
         """Let it have one more answer, which says that the connection ends, if a request comes soon."""
@@ -1142,12 +883,3 @@ class Connections:
         )  # the full way: in the memo is what goes on
         connection.deadline = min(connection.deadline, self._clock.now + DRAIN_GRACE_S)
         self._watch(connection, _IN)
-
-    def _unwatch(self, connection: Connection) -> None:
-        if connection.watched:
-            self._poll.unregister(connection.fd)
-            connection.watched = 0
-
-    def _park(self, connection: Connection, seconds: float) -> None:
-        connection.deadline = self._clock.now + seconds
-        self._parking.put(connection)

@@ -88,9 +88,9 @@ def run(assignment: Assignment) -> int:
     share = share_of(config.log.journal_requests, config.worker_count(), slot)
     failures = Failures(slot, share, clock) if share and isinstance(output, JournalOutput) else None
     table = assignment.clients
-    admission = None if table is None else Admission(config.clients, table, slot, clock, tally)
     slow = Slow(slot, config.log.slow, clock) if config.log.slow else None
     proxies = Proxies(config.proxies, assignment.origins, clock) if config.proxies.trusted else None
+    admission = None if table is None else Admission(config.clients, table, slot, clock, tally, proxies)
     connections = Connections(
         sites,
         assignment.origins,

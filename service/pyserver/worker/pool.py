@@ -72,6 +72,7 @@ class Pool:
         )
         self._drain_s = assignment.config.server.drain
         self._connections = connections
+        self._holding = connections.holding
         self._clock = clock
         self._tally = tally
         self._access = access
@@ -196,10 +197,10 @@ class Pool:
         now_ns = time.monotonic_ns()
         self._tally.round_ends(now_ns - self._round_ns)
         self._words[self._beat_at] = now_ns
-        connections = self._connections
+        connections, holding = self._connections, self._holding
         # Under load a round lasts some hundred microseconds or less, and the rest can wait until a millisecond is over,
         # but for what the next round needs: room, and that what was taken is accounted for.
-        pressing = self._uncounted or connections.returning or connections.full or not self._taking
+        pressing = self._uncounted or holding.returning or holding.full or not self._taking
         if now_ns < self._tend_from_ns and self._leave_by is None and not pressing:
             return TEND_EVERY_S
         self._tend_from_ns = now_ns + int(TEND_EVERY_S * _NS)
@@ -216,21 +217,21 @@ class Pool:
     def _tend(self) -> None:
         """See to numbers, deadlines, log, room, and whether the worker has drained."""
         self._publish()
-        connections = self._connections
+        connections, holding = self._connections, self._holding
         now = self._clock.now
         self._shielded(partial(connections.expire, now))
         if self._access is not None:
             batch = self._access.take()
             if batch is not None:
                 connections.jobs.append(Job(batch.run, partial(self._access.written, batch), Work.LOGGING))
-        if (connections.full or not self._taking) and not self._orphaned:
+        if (holding.full or not self._taking) and not self._orphaned:
             self._take_or_not(now)
             if not self._taking:
                 self._obey()
                 self._shed()
         if self._uncounted and time.monotonic() >= self._settle_at:
             self._settle()
-        if connections.returning:
+        if holding.returning:
             self._give_back()
         if self._leave_by is not None and self._has_drained(now):
             self._shutdown = True
@@ -254,16 +255,16 @@ class Pool:
 
     def _take_or_not(self, now: float) -> None:
         """Near our limit of open files leave new connections in the channel, and idle ones make room."""
-        connections = self._connections
+        holding = self._holding
         # When nobody was idle, it takes a walk over all to find out whether somebody is by now: not in every round.
-        if connections.full and (self._taking or now >= self._look_again_at):
-            connections.make_room()
+        if holding.full and (self._taking or now >= self._look_again_at):
+            holding.make_room()
             self._look_again_at = now + ROUND_S
-        if connections.full and self._taking:
+        if holding.full and self._taking:
             # Of no events: its end, the master's death, is reported all the same (EPOLLHUP, epoll_ctl(2)).
             self._poll.modify(self._channel, 0)
             self._taking = False
-        elif not connections.full and not self._taking:
+        elif not holding.full and not self._taking:
             self._poll.modify(self._channel, select.EPOLLIN)
             self._taking = True
 
@@ -293,7 +294,7 @@ class Pool:
         if self._busy:
             log.warning("drain deadline passed, not waiting for %d jobs", self._busy)
         for connection in tuple(connections.table.values()):
-            connections.close(connection)
+            self._holding.close(connection)
         return True
 
     # -- the channel -------------------------------------------------------------------------------
@@ -352,7 +353,7 @@ class Pool:
                 self._connections.failed(error)
                 connection = self._connections.table.get(descriptor)
                 if connection is not None:
-                    self._connections.close(connection)
+                    self._holding.close(connection)
 
     def _settle(self) -> None:
         """Tell the queue's ledger what came out of the channel; later, if its mutex is not to be had now."""
@@ -366,19 +367,19 @@ class Pool:
 
     def _give_back(self) -> None:
         """Send connections that others shall go on with to the master; what its channel has no room for, next round."""
-        connections = self._connections
-        while batch := connections.to_return():
+        holding = self._holding
+        while batch := holding.to_return():
             origin = batch[0].origin
             message = Message(Kind.PARKED, self._generation, origin, len(batch), 0, time.monotonic_ns())
             try:
                 self._end.send(message, [each.fd for each in batch])
             except Gone:
-                connections.drain(Drain.CLOSE)
+                self._connections.drain(Drain.CLOSE)
                 return
             except (Full, OSError):  # ETOOMANYREFS: too many are under way, unix(7)
                 return
             for each in batch:
-                connections.close(each)
+                holding.close(each)
 
     def _master_gone(self) -> None:
         log.log(NOTICE, "the master is gone, draining")

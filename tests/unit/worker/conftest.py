@@ -139,7 +139,7 @@ class Hall:
 
     def close(self) -> None:
         for connection in tuple(self.connections.table.values()):
-            self.connections.close(connection)
+            self.connections.holding.close(connection)
         for client in self.opened:
             client.close()
         self.access.close()

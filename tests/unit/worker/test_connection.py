@@ -493,7 +493,7 @@ def test_a_client_that_is_cut_off_while_a_follower_works_keeps_its_descriptor_un
 ) -> None:
     _client, job = at_work(hall)
     (connection,) = hall.connections.table.values()
-    hall.connections.close(connection)
+    hall.connections.holding.close(connection)
     assert not hall.connections.table
     os.fstat(connection.fd)
     hall.do(job)
@@ -663,23 +663,23 @@ def test_a_move_leaves_idle_connections_to_others_and_keeps_the_rest_until_they_
     heard(idle)
     connections = hall.connections
     connections.drain(Drain.MOVE)
-    assert [each.answered for each in connections.to_return()] == [1, 0]
+    assert [each.answered for each in connections.holding.to_return()] == [1, 0]
     half.sendall(GET[9:])
     hall.turn()
     (answer,) = answers(half)
     assert (answer.status, answer.closes) == (200, False), "it goes on, with another worker"
-    assert len(connections.to_return()) == 3
-    while len(connections.returning) < 4:
+    assert len(connections.holding.to_return()) == 3
+    while len(connections.holding.returning) < 4:
         heard(busy)
         hall.turn()
     idle.sendall(GET)
     hall.turn()
-    assert connections.to_return()[0].socket.recv(100) == GET, "nothing of it was read"
+    assert connections.holding.to_return()[0].socket.recv(100) == GET, "nothing of it was read"
     assert connections.submit(print, print) is False
-    for connection in connections.to_return():
-        connections.close(connection)
+    for connection in connections.holding.to_return():
+        connections.holding.close(connection)
     assert not connections.table
-    assert not connections.to_return()
+    assert not connections.holding.to_return()
     assert is_closed(silent)
 
 
@@ -690,7 +690,7 @@ def test_what_has_not_gone_back_is_closed_when_the_service_stops(hall: Hall) -> 
     hall.connections.drain(Drain.MOVE)
     hall.connections.drain(Drain.CLOSE)
     assert is_closed(client)
-    assert not hall.connections.returning
+    assert not hall.connections.holding.returning
 
 
 def test_a_connection_that_another_worker_had_has_the_time_of_an_idle_one(hall: Hall) -> None:
@@ -711,23 +711,23 @@ def test_a_connection_that_another_worker_had_has_the_time_of_an_idle_one(hall: 
 
 def test_near_the_limit_idle_connections_make_room_the_oldest_first(hall: Hall) -> None:
     clients = []
-    while not hall.connections.full:
+    while not hall.connections.holding.full:
         clients.append(hall.client(GET))
         hall.turn()
         hall.clock.now += 1
     assert len(hall.connections.table) == 64 - BATCH_MAX + 1
-    hall.connections.make_room()
+    hall.connections.holding.make_room()
     for client in clients:
         heard(client)
     assert [is_closed(client) for client in clients] == [True] * BATCH_MAX + [False] * (len(clients) - BATCH_MAX)
-    assert not hall.connections.full
+    assert not hall.connections.holding.full
 
 
 def test_who_never_had_an_answer_does_not_make_room(hall: Hall) -> None:
-    while not hall.connections.full:
+    while not hall.connections.holding.full:
         hall.client()
-    hall.connections.make_room()
-    assert hall.connections.full
+    hall.connections.holding.make_room()
+    assert hall.connections.holding.full
 
 
 # -- numbers and the log ----------------------------------------------------------------------------

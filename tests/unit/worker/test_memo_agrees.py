@@ -295,7 +295,7 @@ def test_what_has_settled_follows_the_end_of_its_worker(halls: tuple[Hall, Hall]
             assert got.endswith(b"small\n")
             assert not hall.connections.table
         else:
-            (connection,) = hall.connections.to_return()
+            (connection,) = hall.connections.holding.to_return()
             assert connection.socket.recv(1 << 20) == GET, "unread"
 
 

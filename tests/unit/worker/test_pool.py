@@ -26,7 +26,7 @@ from pyserver.ipc.segment import TOTALS, Segment
 from pyserver.ipc.stats import index_of, read_buckets
 from pyserver.limits import ROUND_S
 from pyserver.worker.client import Job
-from pyserver.worker.connection import Connections
+from pyserver.worker.holding import Holding
 from pyserver.worker.pool import Pool
 
 GENERATION = 7
@@ -429,8 +429,8 @@ def test_an_error_of_ours_closes_its_connection_and_no_other(running: Running, e
 
 GIVING_BACK = (
     Pool._give_back.__code__,
-    Connections.to_return.__code__,
-    Connections.close.__code__,
+    Holding.to_return.__code__,
+    Holding.close.__code__,
     End.send.__code__,
 )
 

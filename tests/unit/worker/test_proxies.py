@@ -270,7 +270,7 @@ def test_a_connection_with_a_header_does_not_go_over_to_a_worker_that_did_not_re
     received(asking)
     asking.sendall(GET)
     proxied.connections.drain(how)
-    assert not proxied.connections.returning
+    assert not proxied.connections.holding.returning
     new.sendall(LINE[5:] + GET)
     proxied.turn()
     for client in (asking, new):
@@ -330,7 +330,7 @@ def test_with_fields_connections_move_on(hall: Hall) -> None:
     hall.turn()
     assert received(connected).startswith(b"HTTP/1.1 200 ")
     hall.connections.drain(Drain.MOVE)
-    assert len(hall.connections.returning) == 1
+    assert len(hall.connections.holding.returning) == 1
 
 
 # -- fields ------------------------------------------------------------------------------------------
@@ -425,7 +425,8 @@ def table() -> Iterator[ClientTable]:
 
 
 def limited(hall: Hall, table: ClientTable, **options: int) -> Hall:
-    hall.equip(admission=Admission(Clients(**options), table, 0, hall.clock, hall.tally))  # type: ignore[arg-type]
+    limits = Clients(**options)  # type: ignore[arg-type]
+    hall.equip(admission=Admission(limits, table, 0, hall.clock, hall.tally, hall.parts.get("proxies")))
     return hall
 
 
