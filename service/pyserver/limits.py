@@ -45,7 +45,7 @@ TRAILER_MAX_BYTES: Final = 8 * KIB
 # 64 KiB in chunks of one byte could drag 16 MiB of extensions along. Go's net/http limits the same excess.
 CHUNK_EXTENSIONS_MAX_BYTES: Final = 4 * KIB
 
-# -- one connection (enforced by worker.connection) ----------------------------------------
+# -- one connection (enforced by worker.connection, worker.holding) -------------------------
 
 # What one recv asks for. One head in one call is the common case; more only grows the copy.
 RECV_BYTES: Final = 16 * KIB
@@ -63,7 +63,7 @@ SENDFILE_BYTES: Final = 1 * MIB
 # hangs, all are slow.
 SLOW_TOLD_PER_S: Final = 10
 
-# -- proxies in front of us (enforced by http.proxy, http.forwarded, worker.proxies) ---------
+# -- proxies in front of us (enforced by http.proxy, http.forwarded, worker.proxies, worker.entrance) ---
 
 # One PROXY header; beyond it the connection is closed. With addresses it has 16 to 232 bytes, and what proxies append
 # (a name of TLS, a certificate's subject) takes some hundreds. nginx: 4 KiB.
@@ -302,7 +302,7 @@ LISTING_REST_S: Final = 0.00005
 # time where every head is new. Set by worker.main.
 COLLECT_EVERY_OBJECTS: Final = 20_000
 
-# -- the worker's rounds (enforced by worker.pool, worker.parking, worker.accesslog) -----------
+# -- the worker's rounds (enforced by worker.pool, worker.parking, worker.holding, worker.accesslog) ---
 
 # The longest wait of one poll: so often at least a worker beats, and looks at its deadlines.
 ROUND_S: Final = 0.25

@@ -3,7 +3,7 @@ r"""The PROXY header in front of a connection, versions 1 and 2 (HAProxy, proxy-
 Owns:    its grammar, and where it ends.
 Never:   guesses: whoever calls this knows that a header has to come.
 Fails:   Malformed, at the latest where a header would have had to end; never anything else.
-Used by: worker.connection.
+Used by: worker.entrance.
 
 Sections are those of the specification. Addresses are read as strictly as it allows. What follows the addresses in
 version 2 (TLVs, a checksum among them) is passed over as a whole: its length is in the header.
@@ -33,7 +33,7 @@ _LINE: Final = re.compile(
 )
 _PORT_MAX: Final = 65535
 
-# What a client without an address is called: also by worker.connection, where it has a socket of that kind.
+# What a client without an address is called: also by worker.records, where it has a socket of that kind.
 UNIX: Final = b"unix:"
 
 # 2.2: bytes that the addresses take, by family and transport; streams and datagrams are told alike.

@@ -6,7 +6,7 @@ Never:   reads a byte of a request that will be served, or knows who serves it: 
 Fails:   never for what a client does.
 Used by: worker.connection, where there is something to see to: most workers let everybody in.
 
-Who waited too long is refused whatever it wants; then comes the PROXY header, which says who the client is, and then
+Who waited too long is refused, whatever it wants. Then comes the PROXY header, which says who the client is, and then
 the limits of that client (worker.admission).
 """
 

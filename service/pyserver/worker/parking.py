@@ -2,7 +2,7 @@
 
 Owns:    which connection is to be looked at when.
 Never:   closes or answers anything; worker.connection decides what a passed deadline means.
-Used by: worker.connection.
+Used by: worker.holding; worker.pace, for periods.
 
 Moving a deadline later, which every answered request does, is one store into the connection: its bucket stays, and
 when that comes, the connection is put into the bucket of its present deadline. So a connection is touched once per

@@ -1,8 +1,8 @@
 """Which peers are proxies that are trusted, and who the client behind one is: the options of [proxies], applied.
 
 Owns:    the trusted networks and listeners; what is said in the log of proxies that do not say who their client is.
-Never:   believes a peer that is not named there (T-41); closes anything: worker.connection does.
-Used by: worker.main (makes one if any peer is trusted), worker.connection.
+Never:   believes a peer that is not named there (T-41); closes anything: worker.entrance does.
+Used by: worker.main (makes one if any peer is trusted), worker.entrance, worker.admission, worker.records.
 
 There are two ways. A PROXY header says once, before all else, who the client of the whole connection is; that is kept
 with the connection. A field says so in each request; it is read when somebody wants to know, a limit or a log, out of

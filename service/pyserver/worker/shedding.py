@@ -1,8 +1,8 @@
 """Who has waited too long to be served, and what he hears: the option server.queue_wait.
 
 Owns:    who that is, the answer that refuses it, and a line in the log for many of them.
-Never:   closes or sends anything; worker.connection does.
-Used by: worker.connection; worker.pool (while it takes nobody else).
+Never:   closes or sends anything; worker.entrance does.
+Used by: worker.connection (who), worker.entrance (what); worker.pool (while it takes nobody else).
 
 When more clients come than can be served, those that are served first have waited longest, and leave just before
 their turn, or just after: all the work is for nobody. So who waited for longer than the bound gets 503, which costs

@@ -2,7 +2,7 @@
 
 Owns:    who has begun to wait for its client and is not shown yet: most have what they wait for before that.
 Never:   costs anything for a request that is answered at once.
-Used by: worker.connection; worker.pool, which has `activity` for its threads.
+Used by: worker.connection, worker.holding; worker.pool, which has `activity` for its threads.
 """
 
 from typing import Final

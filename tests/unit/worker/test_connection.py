@@ -19,11 +19,8 @@ from pyserver.handlers.router import Handler
 from pyserver.ipc.activity import CurrentRequest, read_requests, read_threads
 from pyserver.ipc.messages import Drain
 from pyserver.limits import (
-    BATCH_MAX,
     BODY_DISCARD_MAX_BYTES,
     DRAIN_GRACE_S,
-    LINGER_MAX_BYTES,
-    LINGER_S,
     PARKING_TICKS_PER_S,
     ROOT_MISSED_REST_S,
     SENDFILE_BYTES,
@@ -269,27 +266,6 @@ def test_answers_before_nonsense_still_go_out(hall: Hall) -> None:
     client = hall.client(GET + GET + b"\x00\r\n\r\n")
     hall.turn()
     assert statuses(client) == [200, 200, 400]
-
-
-def test_lingering_ends_after_its_time(hall: Hall) -> None:
-    hall.client(b"nonsense\r\n\r\n")
-    hall.turn()
-    hall.wait(LINGER_S - 0.1)
-    assert hall.connections.table
-    hall.wait(0.1 + LATE)
-    assert not hall.connections.table
-    assert hall.tally.deadlines == 0, "that is no fault of the client"
-
-
-def test_lingering_ends_after_so_many_bytes(hall: Hall) -> None:
-    client = hall.client(b"nonsense\r\n\r\n")
-    hall.turn()
-    sent = 0
-    with contextlib.suppress(BrokenPipeError):
-        while hall.connections.table:
-            sent += client.send(b"x" * 10_000)
-            hall.turn()
-    assert LINGER_MAX_BYTES < sent < LINGER_MAX_BYTES + 100_000
 
 
 # -- deadlines --------------------------------------------------------------------------------------
@@ -704,30 +680,6 @@ def test_a_connection_that_another_worker_had_has_the_time_of_an_idle_one(hall: 
         assert answers(theirs)[0].status == 200
         assert hall.lines()
     assert LIMITS.head_deadline + LATE < LIMITS.keep_alive, "or this shows nothing"
-
-
-# -- room -------------------------------------------------------------------------------------------
-
-
-def test_near_the_limit_idle_connections_make_room_the_oldest_first(hall: Hall) -> None:
-    clients = []
-    while not hall.connections.holding.full:
-        clients.append(hall.client(GET))
-        hall.turn()
-        hall.clock.now += 1
-    assert len(hall.connections.table) == 64 - BATCH_MAX + 1
-    hall.connections.holding.make_room()
-    for client in clients:
-        heard(client)
-    assert [is_closed(client) for client in clients] == [True] * BATCH_MAX + [False] * (len(clients) - BATCH_MAX)
-    assert not hall.connections.holding.full
-
-
-def test_who_never_had_an_answer_does_not_make_room(hall: Hall) -> None:
-    while not hall.connections.holding.full:
-        hall.client()
-    hall.connections.holding.make_room()
-    assert hall.connections.holding.full
 
 
 # -- numbers and the log ----------------------------------------------------------------------------
