@@ -141,7 +141,7 @@ class Connections:
         self._between = -2 if limits.requests else -1
         self.holding = Holding(poll, capacity, clock, records, self.showing, admission, self._paces)
         self.table = self.holding.table  # by descriptor
-        self._watch = self.holding.watch  # each new connection that goes on comes by it
+        self._watch = self.holding.watch  # at hand: each new client that is to send more comes by here
         self._entrance = Entrance(self.holding, self.shedding, tally, records, admission, proxies)
         self._tidied = clock.second
         self._tidy_at = inf  # sooner than in the next second
@@ -422,7 +422,7 @@ class Connections:
         self.showing.turn()
         for connection in self.holding.due(now):
             phase = connection.phase
-            # A follower has it, whose disk is slow and not the client; or the client is slow, and goes on.
+            # A follower has it: its disk is slow, the client is not. Or the client takes what it is sent, slowly.
             if phase is Phase.WORKING or (phase is _SENDING and self._takes(connection)):
                 self.holding.park(connection, now + self._limits.send_stall)
                 continue
