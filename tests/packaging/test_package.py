@@ -73,6 +73,25 @@ def test_an_administrator_finds_it_where_he_looks(builds: Builds) -> None:
     } <= set(contents(builds))
 
 
+def test_the_pages_are_there_to_be_read_and_lead_to_each_other(builds: Builds) -> None:
+    names, folder = contents(builds), "/usr/share/doc/pyserver/"
+    written = {path.name for path in (TREE / "docs").glob("*.md")}
+    assert written == {name.removeprefix(folder) for name in names if re.fullmatch(rf"{folder}[a-z-]+\.md", name)}
+    package = builds.folder / builds.deb(builds.this)
+    text = said("sh", "-c", f"dpkg-deb --fsys-tarfile {package} | tar -xO --wildcards '.{folder}*.md'")
+    links = set(re.findall(r"\]\(([a-z/-]+(?i:readme)?\.md)\)", text))
+    assert len(links) > 5
+    assert {f"{folder}{link}" for link in links} <= set(names)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/packaging.md"])
+def test_it_is_about_as_large_as_is_said(builds: Builds, page: str) -> None:
+    told = [float(size) for size in re.findall(r"about ([0-9.]+) MB", (TREE / page).read_text())]
+    size = (builds.folder / builds.deb(builds.this)).stat().st_size / 1_000_000
+    assert told
+    assert all(abs(each - size) < 0.1 for each in told), size
+
+
 def test_all_of_it_is_roots_and_for_everyone_to_read(builds: Builds) -> None:
     names = contents(builds)
     programs = {name for name, kind in names.items() if kind == "-rwxr-xr-x root/root"}
