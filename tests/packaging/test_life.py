@@ -110,7 +110,7 @@ def test_the_readme_does_what_it_says(package: Package, suite: str) -> None:
     try:
         installed = output("sh", "-exc", f"cd /root/tree; {install}", stdin="y\n", within=300)
         faults = output("sh", "-c", "systemd-analyze verify pyserver.service pyserver@any.service 2>&1", status=None)
-        first, site, port, sizing, end = [output("sh", "-exc", block) for block in blocks]
+        first, site, log, port, sizing, end = [output("sh", "-exc", block) for block in blocks]
     finally:
         output("rm", "-rf", "/etc/systemd/system/pyserver.socket.d", "/srv/example", "/root/tree")
         output("systemctl", "daemon-reload")
@@ -122,6 +122,7 @@ def test_the_readme_does_what_it_says(package: Package, suite: str) -> None:
     assert "/etc/pyserver/pyserver.toml: ok (" in site
     assert "\nIt is mine.\n" in site
     assert re.search(r"^ +site +example\.org: root /srv/example\b", site, re.MULTILINE)
+    assert "/etc/pyserver/pyserver.toml: ok (" in log
     assert port == PAGE
     assert "workers ready" in sizing
     assert "Removing pyserver" in end
