@@ -143,3 +143,12 @@ def test_pictures_are_well_formed() -> None:
 
 def test_it_is_light() -> None:
     assert sum(file.stat().st_size for file in WWW.rglob("*") if file.is_file()) < 32 * 1024
+
+
+def test_what_it_says_to_type_is_what_the_readme_says() -> None:
+    said = (WWW.parent / "README.md").read_text(encoding="utf-8")
+    ours = re.findall(
+        r"<code>((?:systemctl|journalctl|pyserver) [^<]+)", (WWW / "index.html").read_text(encoding="utf-8")
+    )
+    assert len(ours) > 5
+    assert [command for command in ours if not re.search(rf"{re.escape(command)}(?![.\w-])", said)] == []
