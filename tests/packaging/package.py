@@ -2,7 +2,7 @@
 
 Owns:    the package's state in there; reset() puts it back to "never installed".
 Never:   calls a maintainer script or dpkg by hand: apt does.
-Fails:   AssertionError, TimeoutError or CommandError: each is a test's failure.
+Fails:   AssertionError or CommandError: each is a test's failure.
 Used by: tests.packaging.
 """
 

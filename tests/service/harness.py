@@ -17,13 +17,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from tests.service.client import Address, Answer, Client, ask
+from tests.waiting import wait_until
 
 from pyserver.ipc import observe, segment
 from pyserver.ipc.observe import Snapshot
@@ -37,20 +38,6 @@ SHM = Path("/dev/shm")
 UNWANTED = re.compile(r"Traceback|Exception ignored|Warning:|Fatal Python error|an error of ours|internal error")
 
 CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 1, 2  # capabilities(7): root without them obeys file modes
-
-T = TypeVar("T")
-
-
-def wait_until(condition: Callable[[], T], within: float = 5.0, why: str = "") -> T:
-    """Return what `condition` returns as soon as it is true; the only polling there is."""
-    end = time.monotonic() + within
-    while True:
-        found = condition()
-        if found:
-            return found
-        if time.monotonic() > end:
-            raise AssertionError(f"not within {within} s: {why or condition}")
-        time.sleep(0.005)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 Owns:    /srv/site in the machine, which is served, and the drop-in that an event needs; the latter goes with it.
 Never:   counts by other means than the clients, except where the journal says it too.
-Fails:   what does not hold is in Outcome.amiss; TimeoutError or CommandError where a machine does not do as it is told.
+Fails:   what does not hold is in Outcome.amiss; AssertionError or CommandError where a machine
+         does not do as it is told.
 Used by: tests.systemd.test_life (a few times each), tests/systemd/events (the whole, with figures).
 """
 

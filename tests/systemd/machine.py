@@ -12,14 +12,15 @@ import re
 import signal
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
+
+from tests.waiting import wait_until
 
 # Where a host has control groups that a process can join: systemd's own tree of version 1, the hybrid, version 2.
 HIERARCHIES = [Path("/sys/fs/cgroup") / tree for tree in ("systemd", "unified", ".")]
@@ -53,15 +54,6 @@ class Unavailable(Exception):
 
 class CommandError(Exception):
     """A command in the machine ended with another status than 0; the text is what it said."""
-
-
-def wait_until(condition: Callable[[], object], within: float, what: str) -> None:
-    """Return once `condition` holds; the only polling there is."""
-    end = time.monotonic() + within
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError(f"not within {within} s: {what}")
-        time.sleep(0.02)
 
 
 class Machine:
@@ -116,7 +108,7 @@ class Machine:
             console.seek(0)
             said = console.read()[-3000:].decode(errors="replace")
             machine.stop()
-            if isinstance(error, Unavailable | TimeoutError):
+            if isinstance(error, Unavailable | AssertionError):
                 raise Unavailable(f"systemd does not boot in a container here ({error}): {said}") from error
             raise
         return machine
@@ -220,3 +212,14 @@ def remove_group(group: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+__all__ = [
+    "HIERARCHIES",
+    "PREFIX",
+    "CommandError",
+    "Machine",
+    "Unavailable",
+    "sweep_groups",
+    "wait_until",
+]

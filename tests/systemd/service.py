@@ -2,7 +2,7 @@
 
 Owns:    the installed configuration, launcher and state of the units in there.
 Never:   looks into the server by other means than systemctl, journalctl, ps, curl and /dev/shm.
-Fails:   AssertionError, TimeoutError or CommandError: each is a test's failure.
+Fails:   AssertionError or CommandError: each is a test's failure.
 Used by: tests.systemd.
 """
 

@@ -3,13 +3,14 @@
 import os
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from types import CodeType, FrameType
 from typing import Any
+
+from tests.waiting import wait_until
 
 # Where a whole worker or master is made anew to be killed at each step: every third, unless there is time for all.
 STRIDE = 1 if os.environ.get("PYSERVER_EVERY_STEP") else 3
@@ -87,14 +88,6 @@ def run_forked(body: Callable[[], object], within: float = 20.0) -> int:
         return child.wait(within)
 
 
-def wait_until(condition: Callable[[], object], within: float = 10.0) -> None:
-    """The only polling there is in these tests."""
-    end = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < end, f"not within {within} s"
-        time.sleep(0.0005)
-
-
 def at_step(codes: Iterable[CodeType], step: int, action: Callable[[], object], *, opcodes: bool = True) -> None:
     """From now on do `action` before the `step`-th bytecode (or line) that this thread runs in `codes`."""
     steps = count(1)
@@ -141,3 +134,16 @@ def _trace(codes: Iterable[CodeType], before_step: Callable[[], object], *, opco
         return each
 
     sys.settrace(entered)
+
+
+__all__ = [
+    "STRIDE",
+    "Child",
+    "at_step",
+    "die",
+    "forked",
+    "run_forked",
+    "steps_of",
+    "stop",
+    "wait_until",
+]
