@@ -1,20 +1,10 @@
 """The line, and when systemd hears it."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack
-
-import pytest
 from tests.unit.master.around import Around
 
 from pyserver.ipc.stats import index_of
 from pyserver.limits import TICK_S
 from pyserver.master.supervisor import State
-
-
-@pytest.fixture
-def around() -> Iterator[Around]:
-    with ExitStack() as opened:
-        yield Around(opened)
 
 
 def count(around: Around, name: str, number: int) -> None:

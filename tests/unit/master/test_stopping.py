@@ -19,12 +19,6 @@ from pyserver.master.supervisor import State
 DRAIN_S = 600.0  # no test is that slow
 
 
-@pytest.fixture
-def around() -> Iterator[Around]:
-    with ExitStack() as opened:
-        yield Around(opened)
-
-
 def made(around: Around) -> Stopping:
     return Stopping(
         DRAIN_S,

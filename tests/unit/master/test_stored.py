@@ -3,8 +3,6 @@
 import logging
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack
 
 import pytest
 from tests.unit.master.around import Around
@@ -15,12 +13,6 @@ from pyserver.limits import BATCH_MAX, STORED_BATCH_MAX
 from pyserver.master import stored
 from pyserver.sd import fdstore
 from pyserver.sd.fdstore import Stored
-
-
-@pytest.fixture
-def around() -> Iterator[Around]:
-    with ExitStack() as opened:
-        yield Around(opened)
 
 
 def is_open(descriptor: int) -> bool:

@@ -4,8 +4,6 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
 
 import pytest
 from tests.unit.master.around import SLOTS, Around
@@ -13,12 +11,6 @@ from tests.unit.master.around import SLOTS, Around
 from pyserver.ipc.channel import Channel, Drain, Full, Kind, Message
 from pyserver.limits import ABORT_GRACE_S
 from pyserver.master.supervisor import State
-
-
-@pytest.fixture
-def around() -> Iterator[Around]:
-    with ExitStack() as opened:
-        yield Around(opened)
 
 
 def test_a_crew_gets_free_slots_or_none_at_all(around: Around) -> None:
