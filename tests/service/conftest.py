@@ -5,6 +5,7 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 import pytest
@@ -31,6 +32,20 @@ def large() -> bytes:
     """Content that does not fit into any buffer, and in which every part differs."""
     block = b"".join(hashlib.sha256(str(number).encode()).digest() for number in range(32768))
     return b"".join(bytes([number]) + block[1:] for number in range(LARGE_BYTES // len(block)))
+
+
+@pytest.fixture
+def downloads(site: Path, large: bytes) -> Path:
+    """The site with what no buffer holds in it."""
+    (site / "large.bin").write_bytes(large)
+    return site
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder whose name is short enough for a socket's."""
+    with TemporaryDirectory(prefix="pyserver-") as name:
+        yield Path(name)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 from tests.service.client import Client, ask, request
@@ -23,13 +22,6 @@ def listener(family: int, address: object) -> socket.socket:
     made.bind(address)  # type: ignore[arg-type]
     made.listen(64)
     return made
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder whose name is short enough for a socket's."""
-    with TemporaryDirectory(prefix="pyserver-") as name:
-        yield Path(name)
 
 
 @pytest.fixture

@@ -2,20 +2,12 @@
 
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 from tests.service.client import Refused, ask
 from tests.service.conftest import Serve
 from tests.service.harness import Server, parse_url
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with TemporaryDirectory(prefix="pyserver-") as name:
-        yield Path(name)
 
 
 def refusal(server: Server) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Self
 
-import pytest
 from tests.service.client import Client, Failure, request
 from tests.service.conftest import Serve
 from tests.service.harness import Server, descriptors, wait_until
@@ -82,13 +81,7 @@ def under_attack(server: Server, each: int) -> Iterator[Attack]:
         yield attack
 
 
-@pytest.fixture
-def attacked(site: Path, large: bytes) -> Path:
-    (site / "large.bin").write_bytes(large)
-    return site
-
-
-def test_a_good_client_gets_all_of_its_answers(serve: Serve, attacked: Path) -> None:
+def test_a_good_client_gets_all_of_its_answers(serve: Serve, downloads: Path) -> None:
     """T-48, T-49, with two workers of eight threads."""
     server = serve(workers=2, threads=8, settings=PATIENT, dev=False)
     took: list[float] = []
@@ -111,7 +104,7 @@ def test_a_good_client_gets_all_of_its_answers(serve: Serve, attacked: Path) -> 
     assert server.counters()["failures"] == 0
 
 
-def test_those_who_read_nothing_have_the_kernel_take_little(serve: Serve, attacked: Path) -> None:
+def test_those_who_read_nothing_have_the_kernel_take_little(serve: Serve, downloads: Path) -> None:
     """Of 20 MiB each; else it takes megabytes of each, and who asks for little has to wait until all have them."""
     server = serve(workers=1, threads=2, settings=PATIENT, dev=False)
     readers = 20
@@ -129,7 +122,7 @@ def test_those_who_read_nothing_have_the_kernel_take_little(serve: Serve, attack
     assert server.counters()["failures"] == 0
 
 
-def test_each_of_them_ends_by_its_deadline_and_leaves_nothing(serve: Serve, attacked: Path) -> None:
+def test_each_of_them_ends_by_its_deadline_and_leaves_nothing(serve: Serve, downloads: Path) -> None:
     server = serve(
         workers=2,
         threads=8,
@@ -151,7 +144,7 @@ def test_each_of_them_ends_by_its_deadline_and_leaves_nothing(serve: Serve, atta
     assert all(len(descriptors(pid)) <= count + 2 for pid, count in before.items())
 
 
-def test_limits_leave_an_attacker_no_more_than_its_share(serve: Serve, attacked: Path) -> None:
+def test_limits_leave_an_attacker_no_more_than_its_share(serve: Serve, downloads: Path) -> None:
     """One address with as many slow connections as it likes; it has ten, and another address does not notice."""
     server = serve(workers=2, threads=8, settings={**PATIENT, "clients.connections": 10}, dev=False)
     with contextlib.ExitStack() as stack:

@@ -132,12 +132,6 @@ def test_sender_below_the_minimum_rate_is_told_408(serve: Serve, content: bool) 
     assert server.counters()["deadlines"] == 0
 
 
-@pytest.fixture
-def downloads(site: Path, large: bytes) -> Path:
-    (site / "large.bin").write_bytes(large)
-    return site
-
-
 def test_slow_reader_gets_all_of_it(serve: Serve, downloads: Path, large: bytes) -> None:
     server = serve(threads=2, settings={"limits.send_stall": 2})
     digest = hashlib.sha256()

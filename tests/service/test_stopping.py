@@ -14,12 +14,6 @@ from tests.service.harness import Server, wait_until
 LONG = {"server.drain": 20}
 
 
-@pytest.fixture
-def downloads(site: Path, large: bytes) -> Path:
-    (site / "large.bin").write_bytes(large)
-    return site
-
-
 def slow_reader(server: Server) -> Client:
     """Return a client that has asked for far more than the buffers hold, and read nothing of it."""
     client = server.client(receive_buffer=65536, within=10)
