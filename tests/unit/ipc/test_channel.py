@@ -1,7 +1,6 @@
 """Messages and descriptors through a real socketpair: what arrives, what is lost, and that nothing leaks."""
 
 import fcntl
-import gc
 import os
 import resource
 import socket
@@ -9,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.unit.files.process import open_descriptors
 from tests.unit.processes import forked, run_forked
 
 from pyserver.ipc.channel import Channel, Full, Garbled, Gone, Kind, Message
@@ -29,12 +29,6 @@ def file(tmp_path: Path) -> Iterator[int]:
     descriptor = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     yield descriptor
     os.close(descriptor)
-
-
-def open_descriptors() -> set[int]:
-    """All descriptors of this process; not the one that reads the folder, nor what earlier tests left in rings."""
-    gc.collect()
-    return {int(path.name) for path in Path("/proc/self/fd").iterdir() if path.exists()}
 
 
 def raw(channel: Channel) -> socket.socket:
