@@ -33,6 +33,7 @@ _REST_S: Final = 4.0  # between two loads: what waits is over by then, and what 
 _WARM_UP_S: Final = 3.0  # longer than the patience: by then what waits is what will wait
 _CLIENTS: Final = 32  # of those that are always there, when it is measured what a server can do
 _GROUPS: Final = (Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup"))  # of version 1, of version 2
+_LATE_MS: Final = 50  # clients that come no later are on time: 8 ms at most where their core has nothing else to do
 _QUOTA_US: Final = 1000  # of a core, that a server has ...
 _PERIOD_US: Final = 20_000  # ... in so much time
 
@@ -141,7 +142,7 @@ def table(curves: Sequence[Curve]) -> list[list[str]]:
         [
             curve.server,
             curve.content,
-            f"{one.share:g} x {one.can:.0f}/s",
+            f"{one.share:g} x {one.can:.0f}/s" + _late(one),
             f"{one.goodput / one.can:.0%}",
             f"{one.refused:.0%}",
             f"{one.left:.0%}",
@@ -154,6 +155,11 @@ def table(curves: Sequence[Curve]) -> list[list[str]]:
         for one in curve.points
     ]
     return rows
+
+
+def _late(one: Point) -> str:
+    """Return what the reader has to know where our own clients were late: their waits are longer than the server's."""
+    return f" (clients up to {one.late_ms:.0f} ms late)" if one.late_ms > _LATE_MS else ""
 
 
 def _shown(ms: float | None) -> str:

@@ -111,6 +111,14 @@ def test_the_table_says_what_was_measured() -> None:
     assert rows[4] == ["other<", "1 KiB", "4 x 50/s", "0%", "0%", "100%", "0%", "-", "-", "-"]
 
 
+def test_the_table_says_where_its_own_clients_were_late() -> None:
+    points = [Point(1.0, 100, 100, 98, 0, 0, 0, 5, 9, None, late) for late in (50, 51)]
+    assert [row[2] for row in table([Curve("ours", "1 KiB", points)])[1:]] == [
+        "1 x 100/s",
+        "1 x 100/s (clients up to 51 ms late)",
+    ]
+
+
 def test_curves_are_kept_in_a_file(tmp_path: Path) -> None:
     save(CURVES, tmp_path / "file")
     assert read(tmp_path / "file") == CURVES
