@@ -6,7 +6,7 @@ Used by: worker.main (opens it in place of worker.accesslog.AccessLog), worker.c
 
 A line is ASCII, so also UTF-8, and neither ends early nor drives a terminal (T-42): what is not harmless stands as an
 escape of JSON. What a client sends is bytes, and text to JSON is characters: bytes that are no UTF-8 become \xHH, and a
-backslash becomes \x5c, so that no two requests read the same. unescape() is the way back.
+backslash becomes \x5c, so that no two requests read the same.
 """
 
 import json
@@ -22,7 +22,6 @@ from pyserver.worker.accesslog import AccessLog, Details, first_line
 _quoted: Final = json.JSONEncoder(ensure_ascii=True).encode
 
 _LINE: Final = re.compile(rb"([^ ]+) ([^ ]+) (HTTP/[0-9]\.[0-9])")
-_ESCAPED: Final = re.compile(rb"\\x([0-9a-f]{2})")
 
 # Fields of a request, in the order of the line.
 _FIELDS: Final = (("host", b"host"), ("referer", b"referer"), ("user_agent", b"user-agent"))
@@ -31,11 +30,6 @@ _FIELDS: Final = (("host", b"host"), ("referer", b"referer"), ("user_agent", b"u
 def text(value: bytes) -> str:
     """Return bytes as text that tells them apart from all others."""
     return value.replace(b"\\", rb"\x5c").decode("utf-8", "backslashreplace")
-
-
-def unescape(value: str) -> bytes:
-    """Return the bytes that text() was given."""
-    return _ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), value.encode("utf-8"))
 
 
 class JsonLog(AccessLog):
