@@ -68,7 +68,6 @@ class Load:
     """What the clients of Service.load() saw; known when its block has ended."""
 
     answered: int = 0
-    longest_s: float = 0.0
     lost: dict[str, int] = field(default_factory=dict)
 
 
