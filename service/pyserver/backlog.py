@@ -3,7 +3,7 @@
 Owns:    the questions to the kernel.
 Never:   reads what a client sent.
 Used by: master.acceptor (how many wait; from when on one has), worker.shedding (whether that was too long);
-         master.listeners, master.backlogs (a listener's backlog).
+         master.backlogs (a listener's backlog).
 
 While nobody accepts, a client waits in the backlog of its listener, and no clock of ours runs. But the kernel knows
 when data last came from it, or when it was connected, and a request lies there since then. UNIX sockets do not know.

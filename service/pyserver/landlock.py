@@ -3,7 +3,7 @@
 Owns:    which rights those are, by what this kernel's Landlock knows; and which files a worker has to read at all.
 Never:   takes a right back once given up: there is no way to. Restricts other threads: call it before there are any.
 Fails:   Unavailable, with nothing changed, where the kernel has no Landlock or something forbids it.
-Used by: worker.main (confine), sandbox (version).
+Used by: worker.main (confine), sandbox (version), files.resolve (whether it is in the way).
 
 A rule is about a folder, whatever its path becomes, and all that is or will be below it. A root of a site that is
 switched by a link or by renaming is another folder afterwards, so what has to be readable is the folder above:

@@ -3,7 +3,8 @@
 Owns:    one table of options (options), and the way from files and command line to one Config (reading).
 Never:   keeps a file open, reads the environment, looks up a host name, imports anything of ours but limits.
 Fails:   ConfigError, always one line: file and line (or the option), what is wrong, what to write instead.
-Used by: cli (loads), master and worker (read), docs/generate.py (renders).
+Used by: cli (loads), master, worker, handlers and ipc (read), compress (what can be printed), docs/generate.py
+         (renders).
 """
 
 from pyserver.config.address import Address

@@ -3,7 +3,7 @@
 Owns:    the grammar of addresses.
 Never:   looks up a name: what is listened on does not depend on the network's state at boot.
 Fails:   Refused, with what to write instead.
-Used by: config.kinds; master (binds).
+Used by: config (for the master, which binds), config.kinds, config.options, config.reading.
 """
 
 import ipaddress

@@ -2,7 +2,7 @@
 
 Owns:    the two exceptions of the package, and how a value is shown in a message.
 Never:   more than one line, whatever the configuration contains.
-Used by: all of config; cli (prints it).
+Used by: all of config (for cli, which prints it).
 """
 
 import os

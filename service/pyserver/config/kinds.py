@@ -3,7 +3,7 @@
 Owns:    one reader per kind, from what TOML holds to what the server uses.
 Never:   knows an option or a bound; config.options does.
 Fails:   Refused.
-Used by: config.options; config.sitekinds.
+Used by: config.options, config.sitekinds; config.reading (is_a).
 """
 
 import ipaddress

@@ -2,7 +2,8 @@
 
 Owns:    name, kind, default, bounds, unit and sentence of every option; the frozen Config made of them.
 Never:   reads a file; config.reading does.
-Used by: config.reading, cli (help texts), docs/generate.py; master and worker hold a Config.
+Used by: config (what others see of it: help texts for cli, a Config for master and worker), config.reading,
+         config.sites; docs/generate.py.
 """
 
 import os

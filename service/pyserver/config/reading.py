@@ -4,7 +4,7 @@ Owns:    the order of sources and how they merge: keys of tables replace one by 
          lists of the files in conf.d are put together.
 Never:   reads the environment.
 Fails:   ConfigError; a value that a later source would replace is checked all the same.
-Used by: cli.
+Used by: config (for cli).
 """
 
 import os

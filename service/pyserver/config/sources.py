@@ -3,7 +3,7 @@
 Owns:    reading and parsing one file; finding the line of a key in its text.
 Never:   knows which keys there are; config.reading does.
 Fails:   ConfigError for a file that cannot be read or is not TOML.
-Used by: config.reading, config.system.
+Used by: config.reading, config.sites, config.system.
 """
 
 import errno

@@ -3,7 +3,8 @@
 Owns:    the table of codings, the best one first, and how hard each is tried.
 Never:   decides who gets which coding (http.negotiation), or touches the disk.
 Fails:   never while coding; a coding whose library is not installed cannot be made, and `can_make` says so.
-Used by: files.variants (finds siblings), handlers.variants (makes variants), compress (writes siblings).
+Used by: files.variants, files.survey (find siblings), handlers (make variants), compress (writes siblings); worker.main
+         (how many there are).
 
 Of the three only gzip comes with Python. The other libraries are optional: python3-brotli and python3-zstandard in
 Debian and Fedora, Brotli and zstandard on PyPI. Variants that somebody else made are served without them.

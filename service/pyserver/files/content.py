@@ -2,7 +2,7 @@
 
 Owns:    the rule which files are small.
 Fails:   WouldBlock (with cached_only), OSError: EBUSY for a file that changes faster than it can be read.
-Used by: files.look, files.variants.
+Used by: files.look, files.variants; handlers (a Stamp).
 """
 
 import errno

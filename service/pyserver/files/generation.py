@@ -5,7 +5,7 @@ Owns:    the root of the current generation. Whoever looks at the disk, and a fi
 Never:   lets one answer use two generations, goes back to an older one, or goes without one: what disappears for a
          moment, as in every switch that is not atomic, is served on as it was.
 Fails:   WouldBlock (View.look with cached_only).
-Used by: handlers.static.
+Used by: handlers.static, handlers.trees.
 
 A release is switched by renaming a symbolic link, or a folder, to the path. Who opens files by the path can get the
 index of one release and its variant of the next within one request; by the descriptor of the folder nobody can.

@@ -3,7 +3,7 @@
 Owns:    the descriptors it opens, until they are handed over in Found or closed with their last reference.
 Never:   knows HTTP or a cache; keeps a name that it has not opened.
 Fails:   WouldBlock (with cached_only), ToBeListed (without a lister), OSError (resolve.STATUS_FOR_ERRNO).
-Used by: handlers.static: by the leader with cached_only, by any thread without.
+Used by: handlers.static: by the leader with cached_only, by any thread without; handlers.entries (what was found).
 """
 
 import errno

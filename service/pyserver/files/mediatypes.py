@@ -3,7 +3,7 @@
 Owns:    one table, media type to extensions. It is ours: what /etc/mime.types says differs from host to host.
 Never:   looks into a file, guesses, or calls the unknown text: what is not in the table is application/octet-stream,
          and handlers.static adds nosniff, so that browsers do not guess either (T-46).
-Used by: handlers.static; handlers.variants, files.variants and compress (what shrinks).
+Used by: files.look, files.survey, handlers.static and compress (what shrinks); handlers.entries (what it is).
 
 Names are the registered ones (IANA media types registry, RFC 6838). The last group has no registration; there the name
 is the one that browsers and other programs know.

@@ -2,7 +2,7 @@
 
 Owns:    the list of hidden names.
 Never:   touches the disk: it judges the cleaned path that is then opened, no other.
-Used by: handlers.static (404: a hidden name is not there).
+Used by: handlers.static (404: a hidden name is not there), files.look, files.survey, compress.
 """
 
 import re

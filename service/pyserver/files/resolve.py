@@ -5,7 +5,8 @@ Never:   checks a name and opens it afterwards, falls back to an open without RE
          device, or waits for the disk where the caller said cached_only.
 Fails:   RootError (the root is not usable, or this kernel cannot confine us), WouldBlock (only a thread that may wait
          can do this), OSError (STATUS_FOR_ERRNO tells what that is to a client).
-Used by: files.generation (the root), files.look (opens, reads), worker.connection (in_memory, fd).
+Used by: files (opens, reads), handlers (a site's root; what an errno means to a client), worker.transport (in_memory,
+         fd); worker.main, cli and compress (a root that is none).
 """
 
 import contextlib

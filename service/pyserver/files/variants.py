@@ -6,7 +6,7 @@ Never:   takes a variant that is older than its source or not smaller, or by ano
          for an ending in .zst, .br or .gz.
 Fails:   WouldBlock (with cached_only), OSError where the machine is short of something (503). A variant that cannot
          be opened or read for any other reason is one that is not there.
-Used by: files.look.
+Used by: files.look; files.survey and compress (what is fresh), handlers.entries (what is known).
 """
 
 import errno

@@ -3,7 +3,8 @@
 Owns:    its entries; an entry owns its content, or the descriptor of a file too large for memory.
 Never:   touches the disk, knows the time, or empties itself: it evicts singly, the longest unused first. (A cache that
          clears itself when it is full costs twice as much as soon as the working set is larger.)
-Used by: handlers.static, handlers.entries, handlers.variants; one thread at a time, the leader.
+Used by: handlers.router (makes it), handlers.static, handlers.entries, handlers.variants; one thread at a time, the
+         leader. handlers.trace (what an entry was made of).
 """
 
 from collections import OrderedDict

@@ -4,7 +4,7 @@ Owns:    the line of those who wait, one for all sites; the bytes of all listing
 Never:   keeps a listing that nobody is being sent, or gives one to somebody who asked after its making began: nothing
          could tell whether it is still true (T-22).
 Fails:   never.
-Used by: handlers.static, handlers.router (makes it). All by the leader.
+Used by: handlers.static, handlers.router (makes it), handlers.listing (what is stored). All by the leader.
 """
 
 from collections import OrderedDict

@@ -3,7 +3,7 @@
 Owns:    which heads were seen, what they mean, and the answers of this second; bounded in entries and in bytes.
 Never:   decides, parses in a way of its own, or looks at the disk: what it returns is what the full way returned.
 Fails:   never. What it does not know it answers with None, and the caller goes the full way.
-Used by: worker.connection (asks and tells), handlers.static (says when a release was switched).
+Used by: worker.main (makes it, and has sites say when a release was switched), worker.connection (asks and tells).
 
 Why this is sound. All that a client can say to change its answer stands in the bytes of its head, and the whole of them
 is the key: two requests share an entry only when no reader could tell them apart. What may change an answer and is

@@ -2,7 +2,7 @@
 
 Owns:    the order (the first that fits) and the Location.
 Never:   reflects anything of Host; lets the path of a request decide to which host a Location leads (T-9); decodes.
-Used by: handlers.static.
+Used by: handlers.static, handlers.taken.
 """
 
 from collections.abc import Sequence

@@ -3,7 +3,7 @@
 Owns:    the table of hosts; the putting together of all sites, which share one room of memory (handlers.cache).
 Never:   looks at a path: what belongs to one site is decided there, so one request touches one site's cache only.
 Fails:   RootError (a root of a site cannot be served).
-Used by: worker.main (builds), worker.connection (asks).
+Used by: worker.main and handlers.explain (build), worker.connection (asks).
 
 Request.host is compared as http.request gives it: lower case, without port and final dot (T-47).
 """

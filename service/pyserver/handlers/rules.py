@@ -4,7 +4,7 @@ Owns:    the compiled patterns, and the order in which later fields replace earl
          the preset of `security`, `immutable`, then each rule of [[site.fields]] that matches.
 Never:   runs once per request: the lines of a file are made when its entry is described (handlers.static).
 Fails:   ValueError for a field that could not be sent as one line (T-42); the configuration refuses it before.
-Used by: handlers.static.
+Used by: handlers.static, handlers.entries.
 
 Patterns are matched with the name of the file that was opened, as a path of the site: `*.html` matches `/` where that
 is answered with /index.html, and what a page is called with clean_urls or as the fallback makes no difference (T-1: it

@@ -4,7 +4,7 @@ Owns:    which sections were seen, what they mean, and for one second which answ
          bounded in entries and in bytes.
 Never:   decides, or holds an answer: it names those that the file cache holds ready, and forgets them with it.
 Fails:   never. What it does not know it answers with None, and the caller goes the full way.
-Used by: handlers.memo, which says when a second ends, a release is switched, or the worker drains.
+Used by: handlers.memo (which says when a second ends, a release is switched, or the worker drains).
 
 Why this is sound. A section, all field lines of a head with the empty line, means the same below every request line in
 origin-form of HTTP/1.1, so that is remembered for longer than a second: it is a pure function of the bytes. Sections

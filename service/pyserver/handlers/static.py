@@ -4,7 +4,8 @@ Owns:    the decisions and their order; the entries that it puts into the cache.
 Never:   waits for the disk in respond() or finish(), sends anything, or opens a name other than the cleaned path that
          it judged.
 Fails:   never: what is wrong with the request or on the disk becomes an error response. An exception is a bug.
-Used by: worker.connection.
+Used by: handlers.router (builds it); worker.connection, handlers.status and handlers.explain (an answer that is not
+         there yet).
 
 All of it is called by the leader, one thread at a time, except Pending.run(): any thread may call that, so it knows the
 disk only, and neither the site nor the cache.

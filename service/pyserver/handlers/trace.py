@@ -2,7 +2,7 @@
 
 Owns:    the words: one method for each decision that handlers take.
 Never:   decides, or looks at anything but what it is told. In service there is none: StaticSite.trace is None.
-Used by: handlers.static (tells), handlers.explain (reads).
+Used by: handlers.router, handlers.static (tell), handlers.explain (reads).
 """
 
 import errno

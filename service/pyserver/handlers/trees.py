@@ -2,7 +2,7 @@
 
 Owns:    the trees of a site, and which of them holds a path: by whole segments, and the longest (T-2).
 Never:   looks at the disk, or at a path that was not decoded and cleaned (T-1).
-Used by: handlers.static.
+Used by: handlers.static, handlers.taken.
 """
 
 from collections.abc import Iterator, Sequence

@@ -3,7 +3,7 @@
 Owns:    the three forms. Names of days and months are English, whatever the locale.
 Never:   asks for the time: the caller knows what now is.
 Fails:   never; what is no date is None, what no calendar holds is written as the nearest that one does.
-Used by: http.conditional, handlers.
+Used by: http.conditional (reads), handlers and worker (write).
 """
 
 import re

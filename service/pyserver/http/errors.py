@@ -1,7 +1,7 @@
 """What a client did wrong, with what it must be told and whether the connection can go on.
 
 Owns:    the exception that http raises.
-Used by: http (raises), worker.connection (answers).
+Used by: http (raises), worker and handlers (answer).
 """
 
 

@@ -4,7 +4,7 @@ Owns:    the types, the ways to make them, and the checks in those ways.
 Never:   repairs what is wrong: a value that was changed is not what somebody meant.
 Fails:   ValueError for what cannot be sent as one line (T-42). That is a mistake of ours; what a configuration says was
          refused when it was read.
-Used by: all that writes a part of a head: http.response takes nothing else.
+Used by: http, handlers and worker, for each part of a head that they write: http.response takes nothing else.
 
 To the interpreter they are bytes, so where one is used it costs nothing. It is mypy that refuses bytes which nobody
 checked. A type is called by itself, which checks nothing, in this module and http.response, and elsewhere for templates

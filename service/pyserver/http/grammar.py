@@ -5,7 +5,8 @@ Never:   backtracks into what it has read: runs of one class are possessive and 
          is linear in the bytes for every input, hostile ones included. Groups are repeated greedily, though: CPython
          before 3.11.5, Debian 12's among them, gets possessive groups wrong (cpython#106052), and giving back a
          group that ends where nothing else can begin fails at once.
-Used by: http.request (a whole head), http.scanner (a head piece by piece), http.body, http.conditional, http.ranges.
+Used by: http.request (a whole head), http.scanner (a head piece by piece), http.body; http.accept, http.fields,
+         http.forwarded, http.negotiation, http.response (values).
 """
 
 import re

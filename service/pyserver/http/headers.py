@@ -1,7 +1,7 @@
 """Single fields out of a raw head, for what is not worth keeping of every request (RFC 9110 5).
 
 Owns:    the look-up.
-Used by: worker (access log: Referer, User-Agent).
+Used by: worker (log lines, proxies, traces), handlers.static, handlers.listing.
 """
 
 import re

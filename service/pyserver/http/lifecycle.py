@@ -1,7 +1,7 @@
 """Whether a connection goes on after an answer, and how the answer says so (RFC 9112 9.3, 9.6).
 
 Owns:    the decision and the three forms of the Connection field.
-Used by: worker.connection (decides, and answers errors), handlers (write the field).
+Used by: worker (decides, and answers errors), handlers (write the field), http.response.
 """
 
 from typing import Final

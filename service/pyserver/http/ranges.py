@@ -3,7 +3,7 @@
 Owns:    the reading of ranges-specifiers and their meaning for a size.
 Never:   converts anything but ASCII digits (T-28), or lets a number grow beyond what a file can have.
 Fails:   never: what is no ranges-specifier is ignored (RFC 9110 14.2), and None says so.
-Used by: handlers.
+Used by: handlers; http.multipart.
 
 `resolve` decides what is answered: `parse` reads the list of range-specs, `satisfy` gives one of them a meaning for a
 size, `coalesce` puts together what is cheaper in one piece. How several spans become one answer is http.multipart's.

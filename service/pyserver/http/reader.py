@@ -4,7 +4,7 @@ Owns:    the bytes received and not yet understood.
 Never:   receives, waits or answers; keeps bytes of a request that was returned.
 Fails:   ProtocolError, as soon as the bytes here leave no other outcome, and the same one however they were cut.
          After it the reader is of no more use.
-Used by: worker.connection.
+Used by: worker.connection; worker.client (each has one).
 """
 
 from pyserver.http.body import ChunkedBody, LengthBody

@@ -3,7 +3,7 @@
 Owns:    Request, and the rules that join fields: which host, how long the content is, whether the connection goes on.
 Never:   guesses. A head that two readers could frame in two ways is refused (RFC 9112 6.3, 11.2).
 Fails:   ProtocolError with the status to answer; after each of them the connection must be closed.
-Used by: http.reader; handlers and worker.connection read what it returns.
+Used by: http.reader; handlers, worker and http.lifecycle read what it returns.
 """
 
 import re

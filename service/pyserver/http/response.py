@@ -4,7 +4,7 @@ Owns:    what an answer looks like on the wire.
 Never:   decides which answer is given, or reads the clock: `date` comes ready-made. Takes bytes for a head that nobody
          checked: the types of http.fields, and Head and Reason here, are made by those who did.
 Fails:   never, but where a constant of ours is wrong: then at its import.
-Used by: handlers (build answers), worker.connection (sends them; answers errors).
+Used by: handlers (build answers), worker (sends them; answers errors).
 """
 
 import re

@@ -7,7 +7,7 @@ Never:   looks at meaning: http.request does, when the head is complete and its 
 Fails:   ProtocolError. Which one depends on the bytes only, never on how they were cut: it belongs to the first byte
          that no good head could have in that place.
 Used by: http.reader (heads that do not come in one piece), http.request (heads that do not match); worker.main and
-         handlers.explain make the Bounds that the options say.
+         handlers make and keep the Bounds that the options say.
 """
 
 import re

@@ -6,7 +6,8 @@ Never:   costs a request anything that is answered in the round that began it: o
          Trusts what stands in a row: a worker can be killed at any instruction, and one that was taken over writes
          anything (T-61). Each number is bounded, each byte of a text is printable when it comes out.
 Fails:   never: a row that was torn, or that makes no sense, is left out.
-Used by: worker.pool, worker.connection (write); ipc.observe, and through it status, top, the dashboard, the master.
+Used by: worker (writes); ipc.observe (reads, for all who show it), top.view; ipc.segment, master.handover (layout),
+         master.workers (clears).
 
 A thread's row is one word, so that it is never seen half, and its number in the system. A request's row is longer: its
 first word is odd while the others change, and who reads looks at it before and after.

@@ -1,6 +1,6 @@
 """What a worker is given at its birth: all that the master hands over by fork.
 
-Used by: master.main (fills it), worker.main (lives on it), cli (passes it through).
+Used by: master (fills it; knows listeners by their Origin), worker (lives on it).
 """
 
 import socket

@@ -4,7 +4,7 @@ Owns:    the two ends of a socketpair. The master keeps both, so what waits in i
          keeps its own end only, so that the master's death is an end of file.
 Never:   blocks; looks at a client's bytes.
 Fails:   Full (no room in the socket's buffer), Gone (the other end is closed), Garbled (messages).
-Used by: master.main, master.workers, master.acceptor, master.succession, worker.pool.
+Used by: master; worker.pool; ipc.assignment (a worker's end).
 """
 
 import array

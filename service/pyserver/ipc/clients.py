@@ -3,7 +3,7 @@
 Owns:    the table, its secret, and the two steps on it: a mark in time for a rate, a cell for what is open.
 Never:   knows an address (a client is a hash of its own), grows, locks, or trusts what stands in it: a worker can be
          killed at any instruction (T-54), and one that was broken into can write anything here.
-Used by: worker.admission (decides by it), master.main (makes it), master.workers (clears what the dead held).
+Used by: worker (decides by it), master.main (makes it), master.workers (clears what the dead held), ipc.assignment.
 
 A client has two places of PLACES, by a hash with a secret of this start, and what is kept of it stands in both. Another
 client may stand in one of them; the smaller of the two is believed (a count-min sketch). So nobody is taken for less

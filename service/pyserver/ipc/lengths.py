@@ -3,7 +3,7 @@
 Owns:    the table of that, a pair of words for each: the kernel's number of the socket (backlog.cookie), the length.
 Never:   says more of a length than that it can be one: a compromised worker may have written here (T-61), and what it
          can do with that is to have a backlog lengthened.
-Used by: ipc.segment (layout; reads what the dead have left), master.backlogs.
+Used by: ipc.segment (layout; reads what the dead have left), master.backlogs; master.handover (layout).
 """
 
 from collections.abc import Mapping

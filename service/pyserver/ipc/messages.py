@@ -3,7 +3,7 @@
 Owns:    the layout of the one fixed-size message.
 Never:   does I/O (ipc.channel does), carries a client's bytes.
 Fails:   Garbled for a message of another size, version or kind.
-Used by: ipc.channel; through it master.workers, master.acceptor, worker.pool.
+Used by: ipc.channel (which the master has them from), worker; master.supervisor (doom), master.handover (layout).
 """
 
 import struct

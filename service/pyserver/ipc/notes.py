@@ -4,7 +4,7 @@ Owns:    the ring of the last events, the kinds there are, the path.
 Never:   holds a byte of a client's; grows: an old event makes room for a new one. The totals count what was forgotten.
 Fails:   never. A reader that is overtaken by the writer leaves out what it saw half written; what a compromised worker
          may have written is shown as one printable line, whatever it is.
-Used by: master (writes), ipc.observe and top (read), ipc.segment (layout).
+Used by: ipc.segment (in which the master writes them), ipc.observe (reads), master.handover (layout).
 """
 
 import os

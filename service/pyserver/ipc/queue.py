@@ -3,7 +3,7 @@
 Owns:    empty_slots, filled_slots, queue_mutex, stats_mutex, and the ledger's words in the segment.
 Never:   holds connections: those wait in the channels. This is their accounting.
 Fails:   semaphores.Stuck (see there); SegmentError when the semaphores cannot be made.
-Used by: master.main, master.workers, master.acceptor (the master's verbs); worker.pool (the worker's).
+Used by: master (the master's verbs), ipc.assignment; worker.pool (the worker's).
 
 Invariant, whenever nobody holds queue_mutex:
 

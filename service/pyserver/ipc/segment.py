@@ -4,8 +4,8 @@ Owns:    the layout (header, totals, notes, a row per worker slot), the lock tha
 Never:   trusts a length or an index that it read from the segment: sizes come from the configuration, and a reader
          checks them against the file's (a compromised worker can write here).
 Fails:   SegmentError with one line for a person.
-Used by: master (creates, or adopts after it executed itself), worker (inherits the mapping by fork), ipc.observe
-         (attaches to read).
+Used by: master (creates, or adopts after it executed itself), ipc.assignment (a worker inherits the mapping by fork),
+         ipc.observe, top.main (attach to read), ipc.queue (its ledger), ipc.control (names).
 
 Everything is a 64-bit word in host order, so that a store is one instruction and never seen half (x86-64, aarch64).
 Each word has one writer; rows are whole cache lines, so writers do not slow each other down.

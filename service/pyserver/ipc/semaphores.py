@@ -3,7 +3,7 @@
 Owns:    the semaphores' names (they follow the segment's) and the protocol of the cells beside a mutex.
 Never:   waits without a bound: every acquire is timed, and a signal only makes it try again.
 Fails:   Stuck when a mutex cannot be had within its patience (limits), or cannot be recovered yet.
-Used by: ipc.queue; ipc.segment (the names).
+Used by: ipc.queue; ipc.segment (the names); master, worker.pool (when one is stuck).
 
 A POSIX semaphore has no owner (sem_overview(7)): killed between wait and post, a holder leaves it at 0 for ever. So
 each party that may hold a mutex keeps three words in the segment, written by it alone:

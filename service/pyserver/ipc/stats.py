@@ -3,7 +3,8 @@
 Owns:    COUNTERS, SERVER and HISTOGRAMS; the fold of a dead worker's row into the totals; a snapshot of them.
 Never:   costs a request more than an addition to an integer: a worker stores its tally once a
          millisecond under load, and after each round otherwise.
-Used by: worker (Tally), master (fold, status line), ipc.segment (layout), ipc.observe.
+Used by: worker (Tally), master (layout, status line), ipc.queue (folds), ipc.segment (layout), ipc.observe; top.view,
+         handlers.dashboard, handlers.metrics (show).
 
 A row is the counters, and after them the buckets of each histogram. Buckets are eight to an octave of time, so the
 middle of one is within 4.5 % of everything in it, from 1.1 microseconds to a minute.

@@ -3,7 +3,7 @@
 Owns:    each child's pidfd.
 Never:   decides; waits for a child; reaps a process it did not fork (T-59), but in bury(), which PID 1 has to do.
 Fails:   OSError from fork(2) or pidfd_open(2): the caller tries again later.
-Used by: master.workers, master.rehearsal, master.standin.
+Used by: master.workers, master.rehearsal, master.standin; master.main (bury).
 """
 
 import contextlib

@@ -4,7 +4,7 @@ Owns:    the document of that, JSON in a memory file whose number is in the envi
 Never:   carries what stands in the segment, which is handed over as it is, or trusts a document of another layout.
 Fails:   Foreign, one line, when the document or the segment is of a version that this one does not know; OSError from
          execve(2), with everything as before.
-Used by: master.main, master.succession, master.rehearsal, master.standin; master.workers (a place).
+Used by: master.main, master.succession, master.reload, master.rehearsal, master.standin; master.workers (a place).
 
 Through execve(2) go: the process id and so the children, the record lock on the segment, the signal mask and the
 signals that wait, the environment, and the descriptors that are not close-on-exec.

@@ -3,7 +3,7 @@
 Owns:    the listening sockets, and the socket files of those it bound.
 Never:   accepts; closes a listener while connections that it alone holds still wait in it.
 Fails:   ListenError with one line: which address, what is wrong, what to write instead.
-Used by: master.main, master.acceptor.
+Used by: master.main; master.acceptor, master.backlogs, master.standin (a Listener).
 """
 
 import contextlib

@@ -2,7 +2,7 @@
 
 Owns:    the decision to stop, with exit status and deadline; idle connections that workers gave back for systemd.
 Never:   waits: whoever asks is told whether it is over. Cuts anybody before the deadline, unless told a second time.
-Used by: master.main.
+Used by: master.main; master.succession (whether it has begun).
 
 Those who were accepted and wait for a worker are still served, so a worker may be started for their sake.
 """

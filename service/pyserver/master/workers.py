@@ -4,7 +4,7 @@ Owns:    channels, children; the orders that a full channel did not take; the de
 Never:   decides when a worker is wanted or has had its time: master.supervisor, master.stopping and master.succession
          do. Reads no report: whoever watches is called.
 Fails:   OSError from spawn(), when it cannot fork; what a full channel does not take is sent again later.
-Used by: master.main, master.succession, master.stopping.
+Used by: master.main, master.succession, master.stopping, master.standing; master.standin (ACTING).
 
 Workers come in crews, one crew for each configuration. One of them serves; while a reload is under way another is
 coming, and those of earlier ones finish what they have.

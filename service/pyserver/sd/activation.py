@@ -3,7 +3,7 @@
 Owns:    the descriptors from 3 on while it looks at them; a refusal closes them all.
 Never:   binds, accepts, or looks at LISTEN_* when they were meant for another process.
 Fails:   ActivationError, one line: which descriptor, what is wrong with it, what to write in its .socket unit.
-Used by: master.main.
+Used by: master.listeners.
 """
 
 import os

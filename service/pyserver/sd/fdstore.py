@@ -2,7 +2,8 @@
 
 Owns:    the names there, and how a descriptor is told to be ours.
 Never:   keeps anything over `systemctl stop`: systemd closes it then.
-Used by: sd.activation (takes out), master.stored (goes on with it; puts in, by sd.notify).
+Used by: sd.activation (takes out), master.listeners, master.main (hand on), master.stored (goes on with it; puts in, by
+         a Notifier).
 
 systemd drops a client that hangs up meanwhile, and whatever is more than FileDescriptorStoreMax= allows.
 """

@@ -5,7 +5,7 @@ Never:   blocks or raises. systemd-python's journal.send holds the interpreter l
          stopped journald would stop every thread. So the few lines of its protocol are our own.
 Fails:   never; what cannot be written at once is dropped and counted, and the next record that gets through is
          preceded by one that says how many.
-Used by: cli, master.main, worker.main (configure); all processes by logging.getLogger("pyserver").
+Used by: cli (how it complains), master and worker (configure, NOTICE); all processes by logging.getLogger("pyserver").
 
     log.warning("worker %d silent for %.1f s, killing it", slot, age, extra={"fields": {"WORKER": slot}})
 

@@ -3,7 +3,7 @@
 Owns:    the names that are kept, and their counts.
 Never:   takes a name for rarer than it is; for more frequent by `excess` at most, which is no more than all that was
          counted over the number of names kept.
-Used by: top.main.
+Used by: top.main, top.view.
 
 Metwally, Agrawal, El Abbadi, "Efficient Computation of Frequent and Top-k Elements in Data Streams" (2005): a new name
 takes the place of the rarest one, and its count with it.

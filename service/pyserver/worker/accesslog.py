@@ -3,7 +3,8 @@ r"""The access log: one line a request, written in batches; here in the combined
 Owns:    the log's descriptor and the lines that wait for it.
 Never:   blocks the leader: a batch is written by a job. What the disk does not take is dropped and counted.
 Fails:   OSError when the file cannot be opened at the start.
-Used by: worker.connection (record), worker.pool (flush), worker.main (open); worker.jsonlog (other lines).
+Used by: worker.main (open), worker.records (record), worker.pool (flush); worker.jsonlog (other lines);
+         worker.failures, worker.slow (first_line, escape).
 
 The format is the "combined" of Apache and nginx. Bytes that could end a line or a quoted part, or drive a terminal,
 are written as \xHH, as Apache does (T-42).

@@ -2,7 +2,7 @@
 
 Owns:    this worker's share of the records that a second may have, and the count of what exceeded it.
 Never:   blocks (sd.journal), is asked for answers below 400: those cost nothing here, and are in the access log.
-Used by: worker.connection.
+Used by: worker.main (makes it), worker.records (notes), worker.connection (from which status on), worker.slow (asked).
 """
 
 import logging

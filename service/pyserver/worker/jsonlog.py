@@ -2,7 +2,7 @@ r"""The access log as JSON: one object a line, whatever the client sent (docs/lo
 
 Owns:    which fields a line has, and how bytes become text.
 Never:   has Authorization, Cookie or any other field of a request than those that docs/logs.md names.
-Used by: worker.main (opens it in place of worker.accesslog.AccessLog), worker.connection (records).
+Used by: worker.main (opens it in place of an AccessLog).
 
 A line is ASCII, so also UTF-8, and neither ends early nor drives a terminal (T-42): what is not harmless stands as an
 escape of JSON. What a client sends is bytes, and text to JSON is characters: bytes that are no UTF-8 become \xHH, and a

@@ -2,7 +2,7 @@
 
 Owns:    the putting together of a worker's parts, and the order of them: it is confined before it has a thread.
 Fails:   exit status 78 (EX_CONFIG) when the configuration turns out unusable here: root or access log.
-Used by: cli, which hands `run` to the master as the entry of forked children.
+Used by: cli (hands `run` to the master as the entry of forked children).
 """
 
 import contextlib

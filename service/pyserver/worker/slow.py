@@ -2,7 +2,7 @@
 
 Owns:    the bound on how many a second are told, and the count of what exceeded it.
 Never:   blocks (sd.journal). Where the option is 0 there is none of these, and nothing is measured for it.
-Used by: worker.connection (tells), worker.main (makes it).
+Used by: worker.main (makes it), worker.records (tells).
 
 The times of a request add up to what it took: `queue`, which its connection waited for a worker, if it is the first on
 it; `reading`, from its first bytes to the end of its head or content, where that had to be waited for; `working`, which
