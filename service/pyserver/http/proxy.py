@@ -3,7 +3,7 @@ r"""The PROXY header in front of a connection, versions 1 and 2 (HAProxy, proxy-
 Owns:    its grammar, and where it ends.
 Never:   guesses: whoever calls this knows that a header has to come.
 Fails:   Malformed, at the latest where a header would have had to end; never anything else.
-Used by: worker.entrance.
+Used by: worker.entrance; worker.proxies, worker.records (UNIX).
 
 Sections are those of the specification. Addresses are read as strictly as it allows. What follows the addresses in
 version 2 (TLVs, a checksum among them) is passed over as a whole: its length is in the header.

@@ -4,7 +4,8 @@ Owns:    the words and the JSON of `pyserver status`.
 Never:   writes into the segment or takes a mutex: a reader may have no right to, and may be killed. Consistency of
          the totals is by the fold counter, which is odd while they change.
 Fails:   exit status 1 with one line on stderr when no server is found, several are, or one cannot be read.
-Used by: cli; ipc.control (which server); master (what the kernel says of it and of its workers).
+Used by: cli; ipc.control (which server), top, worker.main, handlers.status and handlers.metrics (one look), master
+         (what the kernel says of it and of its workers; what a worker was at).
 """
 
 import mmap

@@ -2,7 +2,8 @@
 
 Owns:    the socket, and all that is remembered between two of its events.
 Never:   does anything; worker.connection does, in the leader, with worker.entrance and worker.holding.
-Used by: these three; worker.pool (Job); worker.records and worker.admission, which read it.
+Used by: worker.connection, worker.entrance, worker.holding; worker.pool (Job); worker.records, worker.showing and
+         worker.admission, which read it.
 """
 
 import socket

@@ -4,7 +4,7 @@ Owns:    every client's phase and deadline while it is served, and what becomes 
 Never:   blocks, or keeps a thread for a slow client: whatever has to wait waits in epoll with a deadline; what has to
          wait for the disk becomes a Job for a follower.
 Fails:   never for what a client or the disk does. An exception is a bug; worker.pool logs it and closes the client.
-Used by: worker.pool. All of it runs in the leader, one thread at a time.
+Used by: worker.main (makes it), worker.pool. All of it runs in the leader, one thread at a time.
 
 `serve` is the spine: read requests, answer each, wait for more. The rest are the ways a step can end. What comes before
 the first request is in worker.entrance; where a connection waits, and how it is closed, in worker.holding.

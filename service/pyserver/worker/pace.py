@@ -2,7 +2,8 @@
 
 Owns:    what each client that is waited for had sent or taken when its period began, and the ends of these periods.
 Never:   ends anything, or looks at a client that is not waited for: who is quick enough never gets here.
-Used by: worker.connection (tells whom it waits for; asks between two rounds who was too slow); worker.holding.
+Used by: worker.connection (tells whom it waits for; asks between two rounds who was too slow); worker.holding,
+         worker.client.
 
 A period has as many bytes to it as the rate says; who moves fewer in one is too slow. It begins anew with each request
 and each answer. Time in which the client waits for us does not count: while a follower reads the disk for it, or when

@@ -2,7 +2,8 @@
 
 Owns:    the trusted networks and listeners; what is said in the log of proxies that do not say who their client is.
 Never:   believes a peer that is not named there (T-41); closes anything: worker.entrance does.
-Used by: worker.main (makes one if any peer is trusted), worker.entrance, worker.admission, worker.records.
+Used by: worker.main (makes one if any peer is trusted), worker.connection, worker.entrance, worker.admission,
+         worker.records; worker.client (Via).
 
 There are two ways. A PROXY header says once, before all else, who the client of the whole connection is; that is kept
 with the connection. A field says so in each request; it is read when somebody wants to know, a limit or a log, out of

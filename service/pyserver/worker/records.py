@@ -2,7 +2,8 @@
 
 Owns:    who is named as the client, and from when to when a request is timed.
 Never:   blocks; each of the three bounds what it takes, and tells what it left out.
-Used by: worker.connection, worker.entrance and worker.holding, for every answer that ends.
+Used by: worker.main (makes it), worker.connection, worker.entrance and worker.holding, for every answer that ends;
+         worker.showing (names of peers).
 """
 
 import socket

@@ -2,7 +2,7 @@
 
 Owns:    the state of an answer that could not be sent at once.
 Never:   waits: it says what it waits for.
-Used by: worker.connection, worker.pace; worker.entrance, for how to send.
+Used by: worker.connection, worker.pace, worker.client (Outgoing); worker.entrance, for how to send.
 """
 
 import errno
