@@ -9,6 +9,7 @@ from typing import Final
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
+NS_PER_S: Final = 1_000_000_000
 
 # -- what a client may send (enforced by http.reader) ------------------------------------
 

@@ -16,6 +16,7 @@ from pyserver.files.content import Stamp
 from pyserver.files.resolve import OpenFile
 from pyserver.http.fields import NO_LINES, NO_VALUE, FieldValue
 from pyserver.http.response import Response
+from pyserver.limits import NS_PER_S
 
 # Answers that an entry holds ready, one for each value of Accept-Encoding: browsers send a handful of them. Others go
 # the full way.
@@ -23,7 +24,6 @@ _READY_MAX: Final = 16
 _READY_VALUE_MAX_BYTES: Final = 200
 
 _NOTHING: Final = frozenset[bytes]()
-_NS_PER_S: Final = 1_000_000_000
 
 # Beside its content, an entry is an object, a key, its fields and a prepared head: 1.6 kB by measurement (tracemalloc).
 _ENTRY_BYTES: Final = 1600
@@ -70,7 +70,7 @@ class Entry:
         self.path = path  # that was asked for, cleaned: its key in the cache
         self.name = name  # of the file that was opened: with the index, where the path names a folder
         self.stamp = stamp  # of the file; equal means the same content
-        self.changed_at = stamp[4] // _NS_PER_S
+        self.changed_at = stamp[4] // NS_PER_S
         self.size = stamp[2]  # of the content
         self.content: bytes | memoryview | None = None
         self.file = file  # stays open as long as the content is not in memory

@@ -22,8 +22,7 @@ from pyserver.handlers.rules import Rules
 from pyserver.http import validators
 from pyserver.http.dates import imf_fixdate
 from pyserver.http.fields import FieldValue, Lines, field_line, field_name, field_value, joined_lines, written
-
-_NS_PER_S: Final = 1_000_000_000
+from pyserver.limits import NS_PER_S
 
 _VARY: Final = (b"Accept-Encoding",)
 
@@ -98,7 +97,7 @@ def _one(former: Iterable[Entry], new: Entry, content: bytes | None, second: int
 
 def _quiet(folder: OpenFile | None, second: int) -> Stamp | None:
     """Return the stamp of a folder that cannot have changed since without showing it, as files may (T-19)."""
-    if folder is None or not validators.settled(folder.modified_ns // _NS_PER_S, folder.changed_at, second):
+    if folder is None or not validators.settled(folder.modified_ns // NS_PER_S, folder.changed_at, second):
         return None
     return folder.stamp
 
@@ -151,7 +150,7 @@ def made(source: Entry, coding: bytes, content: bytes, second: int) -> Entry:
 def describe(entry: Entry, second: int) -> None:
     """Write the fields of an answer that depend on the file alone, as it was found at `second`."""
     _, _, size, modified_ns, _ = entry.stamp  # a variant that was made has those of its source
-    modified = modified_ns // _NS_PER_S
+    modified = modified_ns // NS_PER_S
     entry.settled = validators.settled(modified, entry.changed_at, second)
     # Times of 0 and 1 are what archives and images have instead of none, the same for all their files (T-18).
     if modified > 1:

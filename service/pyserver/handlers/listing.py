@@ -28,6 +28,7 @@ from pyserver.http import accept, target
 from pyserver.http.fields import field_value, written
 from pyserver.http.headers import joined
 from pyserver.http.request import Request
+from pyserver.limits import NS_PER_S
 
 _HTML: Final = b"text/html"
 _JSON: Final = b"application/json"
@@ -274,4 +275,4 @@ _LAST_S: Final = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp())
 
 
 def _when(item: Item) -> datetime:
-    return datetime.fromtimestamp(min(max(item.modified_ns // 1_000_000_000, _FIRST_S), _LAST_S), UTC)
+    return datetime.fromtimestamp(min(max(item.modified_ns // NS_PER_S, _FIRST_S), _LAST_S), UTC)

@@ -16,8 +16,8 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from pyserver.ipc import stats
 from pyserver.ipc.observe import STATES, Snapshot, Worker
+from pyserver.limits import NS_PER_S
 
-_NS: Final = 1_000_000_000
 _RESPONSES: Final = "responses_"  # counters that are one metric, with the rest of their name in a label
 _BYTES: Final = "bytes_"
 
@@ -110,7 +110,7 @@ class _Seen(Collector):
             "pyserver_since_timestamp_seconds", "when the totals began to count, seconds since 1970", seen.since
         )
         for histogram in stats.HISTOGRAMS:
-            buckets, sum_s = seen.buckets[histogram.name], totals[histogram.name] / _NS
+            buckets, sum_s = seen.buckets[histogram.name], totals[histogram.name] / NS_PER_S
             name = f"pyserver_{histogram.name}_seconds"
             yield HistogramMetricFamily(name, histogram.text, buckets=_octaves(buckets), sum_value=sum_s)
 
@@ -150,5 +150,5 @@ def _octaves(buckets: list[int]) -> list[tuple[str, float]]:
     for bucket, count in enumerate(buckets):
         passed += count
         if bucket % stats.OCTAVE == stats.OCTAVE - 1 and bucket != len(buckets) - 1:
-            found.append((repr(stats.bound(bucket) / _NS), passed))
+            found.append((repr(stats.bound(bucket) / NS_PER_S), passed))
     return [*found, ("+Inf", passed)]

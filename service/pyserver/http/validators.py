@@ -9,6 +9,7 @@ Used by: handlers (describe), http.conditional (compares).
 from typing import Final
 
 from pyserver.http.fields import FieldValue, field_value
+from pyserver.limits import NS_PER_S
 
 # A file may change again within one step of its clock, and no time of its tells that. So content and validators that
 # were taken sooner after a change than this are provisional: the tag is weak (T-19), and so is the date. Whole seconds;
@@ -31,7 +32,7 @@ def is_precise(modified_ns: int) -> bool:
 
     Two releases of a site often have such times in common (SOURCE_DATE_EPOCH), and now and then the size too.
     """
-    return modified_ns % 1_000_000_000 != 0
+    return modified_ns % NS_PER_S != 0
 
 
 def entity_tag(modified_ns: int, size: int, coding: bytes = b"", *, told: int = 0, strong: bool) -> FieldValue:

@@ -23,9 +23,8 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-from pyserver.limits import REQUEST_ROWS, THREAD_ROWS
+from pyserver.limits import NS_PER_S, REQUEST_ROWS, THREAD_ROWS
 
-_NS: Final = 1_000_000_000
 _WORD: Final = 8
 _TRIES: Final = 8  # to read a row that is just being written
 
@@ -81,7 +80,7 @@ _ROW_SHIFT: Final = 4
 _WORK_MASK: Final = (1 << _ROW_SHIFT) - 1
 _ROW_MASK: Final = (1 << (_SINCE_SHIFT - _ROW_SHIFT)) - 1
 _TICK_SHIFT: Final = 10
-_TICK_S: Final = (1 << _TICK_SHIFT) / _NS
+_TICK_S: Final = (1 << _TICK_SHIFT) / NS_PER_S
 
 # What Activity.show() returns for a request that has no row.
 UNLISTED: Final = -1
@@ -262,7 +261,7 @@ def read_threads(words: memoryview, at: int, now_ns: int, beat_ns: int, round_ns
             WorkerThread(
                 number,
                 does,
-                max(0, now_ns - since_ns) / _NS,
+                max(0, now_ns - since_ns) / NS_PER_S,
                 row if row <= REQUEST_ROWS else 0,
                 native_id if native_id < 1 << 32 else 0,
             )
@@ -296,15 +295,15 @@ def _request(
     )
     if not 0 < phase < len(PHASES):
         return None
-    phase_s, thread = max(0, now_ns - since_ns) / _NS, by_row.get(row)
+    phase_s, thread = max(0, now_ns - since_ns) / NS_PER_S, by_row.get(row)
     # One that began before is still at work for a request that is over, whose row this was.
     works = phase == Phase.WORKING and thread is not None and thread.for_s <= phase_s + _TICK_S
     return CurrentRequest(
         row=row,
         phase=QUEUED if phase == Phase.WORKING and not works else PHASES[phase],
         phase_s=phase_s,
-        took_s=max(0, now_ns - began_ns) / _NS,
-        waited_s=waited_ns / _NS,
+        took_s=max(0, now_ns - began_ns) / NS_PER_S,
+        waited_s=waited_ns / NS_PER_S,
         client=printable(client.rstrip(b"\0")),
         method=printable(method.rstrip(b"\0")),
         target=printable(target.rstrip(b"\0")) + ("..." if length > _TARGET_BYTES else ""),

@@ -28,11 +28,11 @@ import os
 from typing import Final, NamedTuple
 
 from pyserver.digest import blake2b
+from pyserver.limits import NS_PER_S
 
 # A power of two. With it a table has 512 KiB, and 128 KiB more for each worker that runs.
 PLACES: Final = 1 << 15
 
-_NS: Final = 1_000_000_000
 _WORD: Final = 8
 _CELL: Final = 4
 _CELL_MAX: Final = (1 << 8 * _CELL) - 1
@@ -45,7 +45,7 @@ REQUESTS: Final = _RATES + PLACES
 _WORDS: Final = _RATES + 2 * PLACES
 
 # Clocks are read once a round: a time may be ahead of ours by the length of one. What is further ahead nobody wrote.
-_AHEAD_NS: Final = _NS
+_AHEAD_NS: Final = NS_PER_S
 
 Places = tuple[int, int]
 
@@ -59,7 +59,7 @@ class Rate(NamedTuple):
     @classmethod
     def of(cls, per_second: int, burst: int) -> "Rate":
         """Return the rate of so many a second, of which `burst` may come at once."""
-        period_ns = _NS // per_second
+        period_ns = NS_PER_S // per_second
         return cls(period_ns, (burst - 1) * period_ns)
 
 

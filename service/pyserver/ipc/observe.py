@@ -24,8 +24,7 @@ from pyserver.ipc import segment as segments
 from pyserver.ipc.activity import CurrentRequest, WorkerThread
 from pyserver.ipc.notes import Event
 from pyserver.ipc.segment import HEADER, TOTALS, Segment, SegmentError
-
-_NS: Final = 1_000_000_000
+from pyserver.limits import NS_PER_S
 
 # The version of the JSON document: it grows by new keys, and changes its number if a key goes or changes its meaning.
 SCHEMA: Final = 1
@@ -149,8 +148,8 @@ def snapshot(segment: Segment, *, alive: bool = True, memory: bool = False) -> S
                 state=STATES[at["state"]] if at["state"] < len(STATES) else str(at["state"]),
                 pid=at["pid"] if running else 0,
                 generation=at["generation"],
-                age_s=max(0, now_ns - at["since_ns"]) / _NS if running else 0.0,
-                silent_s=max(0, now_ns - (at["beat_ns"] or at["since_ns"])) / _NS if running else 0.0,
+                age_s=max(0, now_ns - at["since_ns"]) / NS_PER_S if running else 0.0,
+                silent_s=max(0, now_ns - (at["beat_ns"] or at["since_ns"])) / NS_PER_S if running else 0.0,
                 waiting=max(0, at["sent"] - at["received"]),
                 restarts=max(0, at["generation"] - 1),
                 busy=rows[slot]["threads_busy"],
@@ -371,13 +370,13 @@ def _times(buckets: list[int], sum_ns: int) -> dict[str, object]:
     quantiles = {name: stats.quantile(buckets, share) for name, share in QUANTILES.items()}
     return {
         "count": sum(buckets),
-        "sum_s": sum_ns / _NS,
-        **{f"{name}_s": None if found is None else found / _NS for name, found in quantiles.items()},
+        "sum_s": sum_ns / NS_PER_S,
+        **{f"{name}_s": None if found is None else found / NS_PER_S for name, found in quantiles.items()},
     }
 
 
 def _buckets(buckets: list[int]) -> dict[str, object]:
-    return {"buckets": [(stats.bound(bucket) / _NS, count) for bucket, count in enumerate(buckets) if count]}
+    return {"buckets": [(stats.bound(bucket) / NS_PER_S, count) for bucket, count in enumerate(buckets) if count]}
 
 
 def as_text(seen: Snapshot) -> str:
@@ -457,13 +456,13 @@ def told(request: CurrentRequest) -> str:
     phase = request.phase if request.thread is None else f"{request.phase} (thread {request.thread})"
     progress = f", {size(request.sent)} of {size(request.all_of_it)} sent" if request.all_of_it else ""
     asked = f"{request.method} {request.target}".strip() or "nothing yet"
-    since = f"{duration(request.phase_s * _NS)} of {duration(request.took_s * _NS)}"
+    since = f"{duration(request.phase_s * NS_PER_S)} of {duration(request.took_s * NS_PER_S)}"
     return f"{request.client} {phase} for {since}{progress}: {asked}"
 
 
 def _at(thread: WorkerThread) -> str:
     """Return which thread does what, and for how long."""
-    return f"{thread.number} {'leads, ' if thread.leads else ''}{thread.does} for {duration(thread.for_s * _NS)}"
+    return f"{thread.number} {'leads, ' if thread.leads else ''}{thread.does} for {duration(thread.for_s * NS_PER_S)}"
 
 
 def _for(request: CurrentRequest | None) -> str:

@@ -20,7 +20,7 @@ from pyserver.ipc.assignment import ADMIN
 from pyserver.ipc.channel import Channel, Full, Gone, Kind, Message
 from pyserver.ipc.queue import Queue
 from pyserver.ipc.semaphores import Stuck
-from pyserver.limits import ACCEPT_PAUSE_S, ACCEPT_ROUNDS, BATCH_MAX, PAUSE_TOLD_EVERY_S
+from pyserver.limits import ACCEPT_PAUSE_S, ACCEPT_ROUNDS, BATCH_MAX, NS_PER_S, PAUSE_TOLD_EVERY_S
 from pyserver.master.balancer import share
 from pyserver.master.listeners import Listener
 
@@ -43,8 +43,6 @@ _CLIENT_GONE: Final = frozenset(
         errno.ETIMEDOUT,
     }
 )
-
-_NS: Final = 1_000_000_000
 
 # Ours, the system's descriptors or the kernel's memory are used up: it passes, and polling on would spin.
 _SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -110,7 +108,7 @@ class Acceptor:
             if batch:
                 now_ns = time.monotonic_ns()
                 waited = backlog.untouched(batch[0]) if behind else None  # the oldest
-                self._pass_on(batch, listener, now_ns - int((waited or 0.0) * _NS))
+                self._pass_on(batch, listener, now_ns - int((waited or 0.0) * NS_PER_S))
             if len(batch) < BATCH_MAX or self._stopped:
                 return False
         return True

@@ -26,14 +26,13 @@ from pyserver.ipc.assignment import Assignment
 from pyserver.ipc.channel import Channel, Kind, Message
 from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import Segment
-from pyserver.limits import REHEARSAL_SAID_MAX_BYTES
+from pyserver.limits import NS_PER_S, REHEARSAL_SAID_MAX_BYTES
 from pyserver.master import children, handover
 from pyserver.master.children import Child
 
 _NEVER_READY: Final = "the rehearsal of a worker did not become ready"
 _DRAIN_S: Final = 3600.0  # it leaves at once; a deadline in the past would make it say that it cuts something
 _EX_SOFTWARE: Final = 70  # sysexits.h
-_NS: Final = 1_000_000_000
 
 # How sd.journal begins a line on stderr.
 _LINE_BEGIN: Final = re.compile(r"\d{4}-\d\d-\d\d [0-9:.]+ \w+ +")
@@ -101,7 +100,7 @@ def rehearse(config: Config, enter_worker: Callable[[Assignment], int]) -> NoRet
     try:
         segment, channel = Segment.private(1), Channel()
         queue = Queue.private(segment, 1)
-        segment.words[segment.row(0, "drain_by_ns")] = time.monotonic_ns() + int(_DRAIN_S * _NS)
+        segment.words[segment.row(0, "drain_by_ns")] = time.monotonic_ns() + int(_DRAIN_S * NS_PER_S)
         channel.master_end.send(Message(Kind.DRAIN, 1))
         status = enter_worker(Assignment(0, 1, config, channel.worker_end, segment, queue.for_worker(0), ()))
         told = channel.master_end.receive()

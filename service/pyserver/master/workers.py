@@ -25,7 +25,7 @@ from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import Segment
 from pyserver.ipc.semaphores import Stuck
 from pyserver.ipc.stats import index_of
-from pyserver.limits import ABORT_GRACE_S, MEND_AGAIN_S, WORK_TOLD_MAX
+from pyserver.limits import ABORT_GRACE_S, MEND_AGAIN_S, NS_PER_S, WORK_TOLD_MAX
 from pyserver.master import children
 from pyserver.master.children import Child
 from pyserver.master.handover import HandedPlace
@@ -38,7 +38,6 @@ log = logging.getLogger("pyserver")
 ACTING: Final = -1
 
 _OPEN: Final = index_of("connections_open")
-_NS: Final = 1_000_000_000
 
 
 class Workers:
@@ -102,7 +101,7 @@ class Workers:
             self._read_beat(place)
 
     def _read_beat(self, place: Place) -> None:
-        place.beat = self._words[self._segment.row(place.slot, "beat_ns")] / _NS
+        place.beat = self._words[self._segment.row(place.slot, "beat_ns")] / NS_PER_S
 
     def weigh(self) -> None:
         """Write down how much memory each worker has: they cannot see it of each other (landlock)."""
@@ -197,7 +196,7 @@ class Workers:
         """Tell a worker to finish what it has, and to leave."""
         # An order is a word in its row, which holds, and a message, which makes it look there.
         self._words[self._segment.row(slot, "drain_how")] = how
-        self._words[self._segment.row(slot, "drain_by_ns")] = int(by * _NS)
+        self._words[self._segment.row(slot, "drain_by_ns")] = int(by * NS_PER_S)
         self._ring(slot, Kind.DRAIN)
 
     def ring_owed(self) -> None:

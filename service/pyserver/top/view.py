@@ -12,9 +12,9 @@ from typing import Final, NamedTuple
 from pyserver.ipc import stats
 from pyserver.ipc.activity import CurrentRequest
 from pyserver.ipc.observe import Snapshot, Worker, age, duration, quantiles, size, trouble
+from pyserver.limits import NS_PER_S
 from pyserver.top.sketch import Frequent, Sketch
 
-_NS: Final = 1_000_000_000
 _BLANK: Final = [0] * stats.BUCKETS
 
 # Of the events so many always have a place: a death, and the successor.
@@ -187,7 +187,7 @@ def _requests(seen: Snapshot) -> list[Line]:
 def _request(request: CurrentRequest) -> str:
     asked = f"{request.method} {request.target}".strip() or "nothing yet"
     sent = f"{min(1.0, request.sent / request.all_of_it):.0%}" if request.all_of_it else ""
-    took, phase = duration(request.took_s * _NS), duration(request.phase_s * _NS)
+    took, phase = duration(request.took_s * NS_PER_S), duration(request.phase_s * NS_PER_S)
     return f"{took:>7} {request.phase:8} {phase:>8} {sent:>5}  {request.client:15} {asked}"
 
 

@@ -21,7 +21,7 @@ from pyserver.config import Clients
 from pyserver.ipc import clients
 from pyserver.ipc.clients import ClientTable, Places, Rate
 from pyserver.ipc.stats import Tally
-from pyserver.limits import CLIENTS_TOLD_MAX, CLIENTS_TOLD_S
+from pyserver.limits import CLIENTS_TOLD_MAX, CLIENTS_TOLD_S, NS_PER_S
 from pyserver.worker.client import Connection
 from pyserver.worker.proxies import Proxies
 
@@ -30,7 +30,6 @@ log = logging.getLogger("pyserver")
 # Stands for where a client is counted, where each request of a connection has another one.
 EACH_REQUEST: Final[Places] = (-1, -1)
 
-_NS: Final = 1_000_000_000
 _V4_IN_V6: Final = bytes(10) + b"\xff\xff"  # RFC 4291 2.5.5.2: how a dual-stack listener sees IPv4
 
 # Who asks: a connection of its own, or whom a proxy named, as what it is known by.
@@ -143,7 +142,7 @@ class Admission:
         if not too_early:
             return 0
         self._tally.limited_requests += 1
-        return -(-too_early // _NS) if self._refuse(client, self._request_limit) else 0
+        return -(-too_early // NS_PER_S) if self._refuse(client, self._request_limit) else 0
 
     def turn(self) -> None:
         """Begin a new period of the log, if it is time, and tell what the last one left out."""
@@ -157,7 +156,7 @@ class Admission:
     # -- small steps -------------------------------------------------------------------------------
 
     def _take(self, what: int, places: Places, rate: Rate) -> int:
-        return self._table.take(what, places, int(self._clock.now * _NS), rate)
+        return self._table.take(what, places, int(self._clock.now * NS_PER_S), rate)
 
     def _refuse(self, client: Who, why: str) -> bool:
         """Say so, once for each client in a period; tell whether to do it."""

@@ -38,6 +38,7 @@ from pyserver.ipc.messages import Drain
 from pyserver.ipc.stats import Tally
 from pyserver.limits import (
     DRAIN_GRACE_S,
+    NS_PER_S,
     PAUSE_TOLD_EVERY_S,
     RECV_BYTES,
     ROOT_MISSED_REST_S,
@@ -59,7 +60,6 @@ from pyserver.worker.transport import SEND, SEND_MORE, Outcome, Outgoing, send_a
 
 log = logging.getLogger("pyserver")
 
-_NS: Final = 1_000_000_000
 _DONTWAIT: Final = socket.MSG_DONTWAIT
 _IN: Final = select.EPOLLIN
 _OUT: Final = select.EPOLLOUT
@@ -806,7 +806,7 @@ class Connections:
 
     def _took(self, connection: Connection) -> None:
         """Note how long an answer took that was not out in the round that began it."""
-        self._tally.took(max(0, time.monotonic_ns() - int(connection.began * _NS)))
+        self._tally.took(max(0, time.monotonic_ns() - int(connection.began * NS_PER_S)))
         connection.began = connection.heard = connection.worked = connection.sending = 0.0
         self.showing.over(connection)
 

@@ -19,7 +19,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Final
 
 from pyserver.clock import Clock
 from pyserver.ipc.activity import Work
@@ -28,15 +27,13 @@ from pyserver.ipc.channel import Drain, Full, Garbled, Gone, Kind, Message
 from pyserver.ipc.messages import DOOMED_FROM
 from pyserver.ipc.semaphores import Stuck
 from pyserver.ipc.stats import Tally
-from pyserver.limits import BATCH_MAX, MUTEX_PATIENCE_S, ROUND_S, TEND_EVERY_S
+from pyserver.limits import BATCH_MAX, MUTEX_PATIENCE_S, NS_PER_S, ROUND_S, TEND_EVERY_S
 from pyserver.sd.journal import NOTICE, Output
 from pyserver.worker.accesslog import AccessLog
 from pyserver.worker.client import Job
 from pyserver.worker.connection import Connections
 
 log = logging.getLogger("pyserver")
-
-_NS: Final = 1_000_000_000
 
 
 class Pool:
@@ -183,7 +180,7 @@ class Pool:
                     break
                 self._events = iter(self._poll.poll(longest))
                 self._clock.turn()
-                self._round_ns = self._words[self._round_at] = int(self._clock.now * _NS)
+                self._round_ns = self._words[self._round_at] = int(self._clock.now * NS_PER_S)
             elif descriptor == self._channel:
                 self._shielded(self._receive)
             elif descriptor == self._wake:
@@ -203,7 +200,7 @@ class Pool:
         pressing = self._uncounted or holding.returning or holding.full or not self._taking
         if now_ns < self._tend_from_ns and self._leave_by is None and not pressing:
             return TEND_EVERY_S
-        self._tend_from_ns = now_ns + int(TEND_EVERY_S * _NS)
+        self._tend_from_ns = now_ns + int(TEND_EVERY_S * NS_PER_S)
         self._tend()
         if self._shutdown:
             return None
@@ -280,7 +277,7 @@ class Pool:
             if (
                 first is None
                 or first.kind is not Kind.CONNECTIONS
-                or time.monotonic_ns() - first.stamp_ns <= bound * _NS
+                or time.monotonic_ns() - first.stamp_ns <= bound * NS_PER_S
             ):
                 return
             self._receive()
@@ -329,8 +326,8 @@ class Pool:
             self._reopened = reopen
             if self._access is not None:
                 self._access.reopen()
-        if drain_by and drain_by / _NS != self._leave_by:
-            self._leave_by = drain_by / _NS
+        if drain_by and drain_by / NS_PER_S != self._leave_by:
+            self._leave_by = drain_by / NS_PER_S
             self._connections.drain(self._words[self._drain_how_at])
 
     def _adopt(self, message: Message, descriptors: list[int]) -> None:

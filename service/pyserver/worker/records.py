@@ -12,13 +12,12 @@ from typing import Final
 
 from pyserver.clock import Clock
 from pyserver.http import proxy
+from pyserver.limits import NS_PER_S
 from pyserver.worker.accesslog import AccessLog, Details
 from pyserver.worker.client import Connection
 from pyserver.worker.failures import FAILED, Failures
 from pyserver.worker.proxies import Proxies
 from pyserver.worker.slow import Slow, Times
-
-_NS: Final = 1_000_000_000
 
 GONE: Final = b"-"  # the name of a peer that nobody can tell any more
 
@@ -108,12 +107,12 @@ class Records:
     def _duration_ns(self, connection: Connection) -> int:
         """Return how long a request took, from the end of its head on, or from its beginning if it had no end."""
         began = connection.began or connection.heard or self._clock.now
-        return max(0, time.monotonic_ns() - int(began * _NS))
+        return max(0, time.monotonic_ns() - int(began * NS_PER_S))
 
     def _times(self, connection: Connection, after_s: float) -> Times | None:
         """Return where the time of a request went that took so long; None if it did not."""
         now, began = time.monotonic(), connection.began or self._clock.now
-        queue = 0.0 if connection.answered else connection.waited_ns / _NS
+        queue = 0.0 if connection.answered else connection.waited_ns / NS_PER_S
         heard = connection.heard or began
         took = queue + now - heard
         if took < after_s:

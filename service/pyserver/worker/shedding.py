@@ -14,7 +14,6 @@ together have one time for all of them, that of the oldest, so each is looked at
 
 import logging
 from math import ceil, inf
-from typing import Final
 
 from pyserver import backlog
 from pyserver.clock import Clock
@@ -22,11 +21,9 @@ from pyserver.http import lifecycle
 from pyserver.http.dates import imf_fixdate
 from pyserver.http.fields import Lines
 from pyserver.http.response import Response, error_response
-from pyserver.limits import SHED_TOLD_S
+from pyserver.limits import NS_PER_S, SHED_TOLD_S
 
 log = logging.getLogger("pyserver")
-
-_NS: Final = 1_000_000_000
 
 
 class Shedding:
@@ -35,7 +32,7 @@ class Shedding:
     def __init__(self, bound: float, clock: Clock) -> None:
         """Allow so many seconds; 0: any."""
         self.bound = bound or inf
-        self.bound_ns = self.bound * _NS
+        self.bound_ns = self.bound * NS_PER_S
         self._clock = clock
         self._second = -1  # of the answers
         self._answers: dict[bool, Response] = {}

@@ -5,16 +5,12 @@ Never:   costs anything for a request that is answered at once.
 Used by: worker.connection, worker.holding; worker.pool, which has `activity` for its threads.
 """
 
-from typing import Final
-
 from pyserver.clock import Clock
 from pyserver.ipc.activity import Activity, Phase
-from pyserver.limits import SHOWN_AFTER_S
+from pyserver.limits import NS_PER_S, SHOWN_AFTER_S
 from pyserver.worker import client
 from pyserver.worker.client import Connection
 from pyserver.worker.records import Records
-
-_NS: Final = 1_000_000_000
 
 
 class Showing:
@@ -36,8 +32,8 @@ class Showing:
         connection.row = self.activity.show(
             connection.row,
             phase,
-            since_ns=int(since * _NS),
-            began_ns=int(began * _NS),
+            since_ns=int(since * NS_PER_S),
+            began_ns=int(began * NS_PER_S),
             waited_ns=connection.waited_ns if first else 0,
             sent=0 if outgoing is None else outgoing.sent,
             all_of_it=0 if outgoing is None else outgoing.all_of_it,
