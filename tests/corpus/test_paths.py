@@ -13,7 +13,6 @@ PAYLOADS = {
     "crlf.txt": lines("crlf.txt"),
     "redirect.txt": [line.replace(b"{target}", b"evil.example") for line in lines("redirect.txt")],
 }
-ROWS = [(name, payload) for name, payloads in PAYLOADS.items() for payload in payloads]
 
 LOCATION = re.compile(rb"/(?!/)[A-Za-z0-9._~!$&'()*+,;=:@/%-]*")
 

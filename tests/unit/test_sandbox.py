@@ -37,10 +37,6 @@ def read_only() -> None:
     assert _libc.mount(None, b"/", None, 1 << 12 | 1 << 5 | 1, None) == 0  # MS_BIND | MS_REMOUNT | MS_RDONLY
 
 
-def empty_root(tmp_path: Path) -> Callable[[], None]:
-    return lambda: os.chroot(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("name", "wall"),
     [

@@ -95,8 +95,6 @@ _SECRET: Final = re.compile(
     rb"\.(?:git|hg|svn|bzr|ssh|aws|gnupg|env(?:\..*)?|htpasswd|netrc|npmrc|pypirc|pgpass|git-credentials|.*_history)"
 )
 
-_WELL_KNOWN: Final = b"/.well-known"  # RFC 8615 3: at the top only
-
 _PAGE: Final = b".html"
 
 # No rule is written for such a name: who has it has all that a folder holds.

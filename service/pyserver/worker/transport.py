@@ -12,7 +12,7 @@ import socket
 import sys
 import termios
 from enum import Enum, auto
-from typing import Final, Protocol
+from typing import Final
 
 from pyserver.files.resolve import OpenFile
 from pyserver.http.response import Response
@@ -25,24 +25,6 @@ SEND_MORE: Final = SEND | socket.MSG_MORE
 
 # What sendfile(2) says of the file's disk, and never of the socket.
 _OF_THE_DISK: Final = frozenset({errno.EIO, errno.ESTALE, errno.EBADMSG, errno.EUCLEAN, errno.EREMOTEIO})
-
-
-class File(Protocol):
-    """A source that can tell whether reading it may wait for the disk, and whether it is still what it was."""
-
-    @property
-    def fd(self) -> int:
-        """The open descriptor."""
-
-    def in_memory(self, offset: int, count: int) -> bool:
-        """Tell whether this part is in memory."""
-
-    @property
-    def stamp(self) -> tuple[int, int, int, int, int]:
-        """What it was when it was last looked at."""
-
-    def overwritten(self, since: tuple[int, int, int, int, int]) -> bool:
-        """Tell whether content was replaced since that stamp."""
 
 
 class Outcome(Enum):
