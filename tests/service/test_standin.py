@@ -4,6 +4,7 @@ The new code starts when the test lets it: so long the stand-in is alone.
 """
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -16,8 +17,9 @@ import pytest
 from tests.service.client import Client, request
 from tests.service.conftest import Serve
 from tests.service.faults import hold_queue_mutex
-from tests.service.harness import Load, Server, children_of, process_state, title, wait_until
+from tests.service.harness import Load, Server, children_of, descriptors, process_state, title, wait_until
 from tests.service.invariants import kept
+from tests.service.test_descriptors import limited
 from tests.service.test_reload import digest, only_serving
 
 # The new code says that it has begun, and goes on when a file is gone.
@@ -25,6 +27,15 @@ SLOW_START = """
 import os, time
 if "PYSERVER_HANDOVER" in os.environ and "PYSERVER_REHEARSAL" not in os.environ:
     os.rename({gate!r}, {begun!r})
+    while os.path.exists({begun!r}):
+        time.sleep(0.005)
+"""
+
+# The rehearsal does the same.
+SLOW_REHEARSAL = """
+import os, time
+if "PYSERVER_REHEARSAL" in os.environ:
+    open({begun!r}, "x").close()
     while os.path.exists({begun!r}):
         time.sleep(0.005)
 """
@@ -231,3 +242,35 @@ def test_master_that_cannot_execute_takes_it_all_back(serve: Serve, release: Pat
         assert load.failures == []
     assert not server.logged("stand-in")
     assert server.look().reloads == 0
+
+
+def test_reload_with_few_descriptors_goes_on_without_one_and_says_so(
+    serve: Serve, release: Path, site: Path, tmp_path: Path
+) -> None:
+    """At the limit of open files while the rehearsal lasts; the new code raises it again."""
+    begun = tmp_path / "begun"
+    with (release / "pyserver/__init__.py").open("a") as code:
+        code.write(SLOW_REHEARSAL.format(begun=str(begun)))
+    server = serve(code=release, settings=PATIENT)
+
+    def at_the_limit(free: int) -> None:
+        """Reload, with so many descriptors left by the time that the stand-in is to be forked."""
+        used = descriptors(server.pid)
+        limit = next(itertools.islice((one for one in itertools.count() if one not in used), free, None))
+        server.send_signal(signal.SIGHUP)
+        wait_until(begun.exists, 30, "the rehearsal began")
+        with limited(server.pid, limit):
+            begun.unlink()
+            wait_until(lambda: server.logged("reload failed") or server.look().reloads == crew - 1, 30, "it is over")
+
+    pattern = r"warning .* no stand-in \(Too many open files\): clients wait"
+    with kept(server, site):
+        for crew, free, told in ((2, 1, 1), (3, 2, 2), (4, 4, 2)):
+            at_the_limit(free)
+            only_serving(server, crew)
+            wait_until(lambda told=told: len(server.logged(pattern)) == told, 20)  # type: ignore[misc]
+        crew = 5
+        at_the_limit(0)
+        assert server.logged("reload failed: cannot execute .*: Too many open files")
+        assert server.ask("/small.txt", within=30).status == 200
+        wait_until(lambda: len(children_of(server.pid)) == 2, 20, "no child is left but the workers")

@@ -2,7 +2,7 @@
 
 Owns:    each child's pidfd.
 Never:   decides; waits for a child; reaps a process it did not fork (T-59), but in bury(), which PID 1 has to do.
-Fails:   OSError from fork(2) or pidfd_open(2): the caller tries again later.
+Fails:   OSError from fork(2), or for want of a descriptor, before there is a child: the caller tries again later.
 Used by: master.workers, master.rehearsal, master.standin; master.main (bury).
 """
 
@@ -32,7 +32,12 @@ def spawn(become: Callable[[], int]) -> Child:
     # Between fork and the child's own dispositions a signal for the group would be noted twice: block it.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        pid = os.fork()
+        # At our limit of open files there is to be no child, which could have taken clients by the time that we know.
+        reserved = os.eventfd(0, os.EFD_CLOEXEC)
+        try:
+            pid = os.fork()
+        finally:
+            os.close(reserved)  # in both
         if pid == 0:
             _run_child(become, before)
     finally:
@@ -40,7 +45,7 @@ def spawn(become: Callable[[], int]) -> Child:
     try:
         return Child(pid, os.pidfd_open(pid))
     except OSError:
-        # Nobody could watch over it.
+        # The system's limits: nobody could watch over it.
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         raise

@@ -215,10 +215,15 @@ def test_a_process_that_cannot_fork_is_an_error_for_the_caller() -> None:
     assert run_forked(master) == 0
 
 
-def test_without_a_descriptor_for_the_pidfd_no_child_is_left() -> None:
+def test_without_a_descriptor_for_the_pidfd_there_is_no_child() -> None:
+    """Not even for a moment: what it did by then nobody would know."""
+
     def master() -> int:
         import resource  # noqa: PLC0415
 
+        forks: list[int] = []
+        os.register_at_fork(before=lambda: forks.append(os.getpid()))
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
         lowest_free = os.dup(0)
         os.close(lowest_free)
         resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, lowest_free))
@@ -228,8 +233,18 @@ def test_without_a_descriptor_for_the_pidfd_no_child_is_left() -> None:
             try:
                 os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                return 0
+                return 0 if not forks and signal.pthread_sigmask(signal.SIG_BLOCK, []) == before else 3
             return 2
         return 1
 
     assert run_forked(master) == 0
+
+
+def test_what_is_reserved_for_the_pidfd_is_given_back_on_both_sides(begin: Callable[..., Child]) -> None:
+    def held() -> int:
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  numbers, not files
+
+    before = held()
+    child = begin(held)
+    assert ended(child) == f"exited with status {before}"
+    assert held() == before

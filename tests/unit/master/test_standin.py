@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
+from tests.unit.files.process import open_descriptors
 from tests.unit.master.around import Around
 from tests.unit.processes import wait_until
 
@@ -90,12 +91,13 @@ def gone(stand_in: HandedStandIn) -> bool:
 
 
 @contextmanager
-def no_more_descriptors() -> Iterator[None]:
-    """Have this process at its limit of open files."""
+def no_more_descriptors(but: int = 0) -> Iterator[None]:
+    """Have this process at its limit of open files, or so many before it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    first_free = os.open(os.devnull, os.O_RDONLY)
-    os.close(first_free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (first_free, hard))
+    free = [os.open(os.devnull, os.O_RDONLY) for _ in range(but + 1)]
+    for descriptor in free:
+        os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[but], hard))
     try:
         yield
     finally:
@@ -171,6 +173,23 @@ def test_where_it_cannot_be_forked_there_is_none(around: Relieved) -> None:
         assert standin.start(around._serve) is None
     handed = around.handed(None)
     assert standin.relieve(handed) is handed
+
+
+@pytest.mark.parametrize("free", range(5))
+def test_with_few_descriptors_there_is_one_or_there_never_was(around: Relieved, free: int) -> None:
+    """It takes three for a moment. One that is forked and killed could have accepted, and nobody would know."""
+    around.client()
+    before = open_descriptors()
+    with no_more_descriptors(but=free):
+        stand_in = standin.start(around._serve)
+    assert (stand_in is not None) == (free >= 3)
+    if stand_in is not None:
+        wait_until(lambda: around.word(0, "sent") == 1)
+        around.go_on(standin.relieve(around.handed(stand_in)))
+    around.assert_balanced(around.word(0, "sent"), 0)
+    assert open_descriptors() == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
 
 
 def test_one_that_fails_is_as_one_that_died(around: Relieved) -> None:
