@@ -6,6 +6,7 @@ benchmarks/run --overload measures how many are served all the same; here nothin
 import contextlib
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +16,9 @@ from benchmarks.openloop import Fared, offer
 from tests.service.client import Client, request
 from tests.service.conftest import Serve
 from tests.service.harness import SHM, Server, wait_until
+from tests.unit import oldkernel
 
+from pyserver import backlog
 from pyserver.backlog import held
 from pyserver.sd import fdstore
 
@@ -152,3 +155,24 @@ def test_a_reload_in_an_overload_goes_on_with_it(serve: Serve, public: socket.so
         server.kill_process(pid, signal.SIGCONT)
     wait_until(lambda: length(public) == LENGTH, within=60)
     assert server.ask("/small.txt", within=20).content == b"small\n"
+
+
+def test_a_kernel_that_does_not_tell_who_was_refused_is_no_hindrance(serve: Serve, public: socket.socket) -> None:
+    """Nothing is shortened there; who waited too long is told so, and all who come are taken."""
+    unknown = ",".join(map(str, (backlog._SO_MEMINFO, backlog._SO_COOKIE)))
+    server = serve(
+        listeners=[("http", public)], bind=(), settings=SLOW, within=(sys.executable, oldkernel.__file__, unknown)
+    )
+    assert server.look().backlog == 0
+    pids = server.stop_workers()
+    with crowd(public, 200):
+        wait_until(lambda: server.look().filled_slots == 64, within=20)
+        wait_until(lambda: held(public)[0] >= 100, within=20)
+        time.sleep(1)  # longer than it would go on without being noticed
+        assert held(public)[1] == LENGTH
+        for pid in pids:
+            server.kill_process(pid, signal.SIGCONT)
+        wait_until(lambda: server.counters()["connections"] >= 200, within=60)
+    assert server.ask("/small.txt", within=20).content == b"small\n"
+    assert server.reload().returncode == 0
+    assert not server.logged("(warning|err) +master")

@@ -1,9 +1,14 @@
+import errno
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
-from tests.unit.processes import wait_until
+import pytest
+from tests.unit.oldkernel import forget
+from tests.unit.processes import run_forked, wait_until
 
-from pyserver.backlog import held, untouched
+from pyserver import backlog
+from pyserver.backlog import cookie, dropped, held, untouched
 
 
 def test_the_kernel_knows_how_long_a_request_has_been_there() -> None:
@@ -56,3 +61,36 @@ def test_nobody_knows_how_many_wait_at_a_unix_socket(tmp_path: Path) -> None:
         listener.bind(str(tmp_path / "socket"))
         listener.listen()
         assert held(listener) == (0, 0)
+
+
+def test_the_number_of_a_socket_is_its_own_whoever_holds_it(tmp_path: Path) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_server(("127.0.0.1", 0)) as other,
+        socket.socket(socket.AF_UNIX) as local,
+    ):
+        local.bind(str(tmp_path / "socket"))
+        local.listen()
+        with listener.dup() as same:
+            assert cookie(same) == cookie(listener)
+        assert len({cookie(listener), cookie(other), cookie(local)}) == 3
+        assert dropped(local) == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "ask", "other"), [(backlog._SO_MEMINFO, dropped, cookie), (backlog._SO_COOKIE, cookie, dropped)]
+)
+def test_a_kernel_of_before_says_so(
+    option: int, ask: Callable[[socket.socket], int], other: Callable[[socket.socket], int]
+) -> None:
+    def body() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            ask(listener)
+            forget([option])
+            with pytest.raises(OSError) as refused:
+                ask(listener)
+            assert refused.value.errno == errno.ENOPROTOOPT
+            assert other(listener) >= 0
+            assert held(listener)[1] > 0
+
+    assert run_forked(body) == 0

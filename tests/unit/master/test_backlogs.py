@@ -7,12 +7,13 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+from tests.unit.oldkernel import forget
 from tests.unit.processes import die, run_forked, wait_until
 
 from pyserver import backlog
 from pyserver.ipc import segment as segments
 from pyserver.ipc.assignment import ADMIN
-from pyserver.ipc.lengths import WORDS
+from pyserver.ipc.lengths import WORDS, read
 from pyserver.ipc.queue import Queue
 from pyserver.ipc.segment import HEADER, LENGTHS, Segment
 from pyserver.limits import BACKLOG_MIN, SHED_TOLD_S
@@ -208,6 +209,27 @@ def test_who_waits_at_a_unix_socket_is_let_into_the_queue(opened: ExitStack, tmp
     place.look(backlogs, 4 * BOUND)
     assert place.lengths()[0] == BACKLOG_MIN // 2
     assert place.queue.room == 64
+
+
+@pytest.mark.parametrize("unknown", [[backlog._SO_COOKIE], [backlog._SO_MEMINFO]], ids=["cookie", "drops"])
+def test_on_a_kernel_that_does_not_tell_all_of_it_lengths_stay(opened: ExitStack, unknown: list[int]) -> None:
+    """By one number we would not know a shortened one again, by the other not what became of clients."""
+
+    def body() -> None:
+        place = Place(opened, "http")
+        forget(unknown)
+        backlogs = place.backlogs()
+        place.come(0, 2 * BACKLOG_MIN)
+        place.look(backlogs, 4 * BOUND)
+        assert (place.lengths(), place.queue.room, backlogs.wake_at) == ([LENGTH], 64, None)
+        words = place.segment.words
+        assert (words[HEADER["backlog"]], words[HEADER["backlog_drops"]]) == (0, 0)
+        assert read(words, LENGTHS) == {}
+        backlogs.restore()
+        assert place.lengths() == [LENGTH]
+        place.opened.close()  # removes what has a name
+
+    assert run_forked(body) == 0
 
 
 def test_nobody_is_to_wait_for_half_a_minute(opened: ExitStack) -> None:
