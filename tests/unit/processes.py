@@ -94,6 +94,11 @@ def at_step(codes: Iterable[CodeType], step: int, action: Callable[[], object], 
     _trace(codes, lambda: next(steps) == step and action(), opcodes=opcodes)
 
 
+def at_each_step(codes: Iterable[CodeType], action: Callable[[], object], *, opcodes: bool = True) -> None:
+    """From now on do `action` before each bytecode (or line) that this thread runs in `codes`."""
+    _trace(codes, action, opcodes=opcodes)
+
+
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 

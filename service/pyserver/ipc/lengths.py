@@ -16,15 +16,25 @@ _MOST: Final = (1 << 31) - 1  # an int of listen(2)
 
 
 def write(words: memoryview, at: int, lengths: Mapping[int, int]) -> None:
-    """Keep these, by the numbers of their sockets, and no others."""
-    pairs = [word for pair in lengths.items() for word in pair][:WORDS]
-    for index in range(0, WORDS, 2):
-        number, length = pairs[index : index + 2] or (0, 0)
-        if (words[at + index], words[at + index + 1]) == (number, length):  # a kill between two writes loses nothing
-            continue
-        words[at + index] = 0  # whoever follows must not find one socket's number with another's length
-        words[at + index + 1] = length
-        words[at + index] = number
+    """Keep these, by the numbers of their sockets, and no others.
+
+    A kill between two writes loses nothing that is kept already: each stays in its place, whatever order they come in,
+    and only the places of others are used.
+    """
+    new, free = dict(lengths), list[int]()
+    for index in range(at, at + WORDS, 2):
+        length = new.pop(words[index], None)
+        if length is None:
+            free.append(index)
+        elif words[index + 1] != length:
+            words[index + 1] = length
+    for index in free:
+        number = next(iter(new), 0)
+        length = new.pop(number, 0)
+        if (words[index], words[index + 1]) != (number, length):
+            words[index] = 0  # whoever follows must not find one socket's number with another's length
+            words[index + 1] = length
+            words[index] = number
 
 
 def read(words: memoryview, at: int) -> dict[int, int]:

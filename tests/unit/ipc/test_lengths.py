@@ -1,4 +1,7 @@
+import sys
+
 import pytest
+from tests.unit.processes import at_each_step, run_forked
 
 from pyserver.ipc.lengths import WORDS, read, write
 
@@ -41,3 +44,26 @@ def test_what_can_be_no_length_is_none() -> None:
     words[3], words[4] = 6, 0
     words[5], words[6] = 0, 7
     assert read(words, 1) == {}
+
+
+KEPT = {7: 4096, 1 << 40: 128, 9: 256}
+
+
+@pytest.mark.parametrize("wanted", [{9: 256, 7: 4096}, {5: 64, 9: 256, 1 << 40: 128, 7: 4096}, {7: 8192, 9: 256}])
+def test_a_kill_at_any_step_loses_no_length_that_is_still_wanted(wanted: dict[int, int]) -> None:
+    """Whatever order the listeners come in. The table is all that outlives a kill: it is looked at before each step."""
+    words = table()
+    write(words, 1, KEPT)
+    found = []
+
+    def body() -> None:
+        at_each_step((write.__code__,), lambda: found.append(read(words, 1)), opcodes=False)
+        write(words, 1, wanted)
+        sys.settrace(None)
+        assert len(found) > 10
+        for each in (*found, read(words, 1)):
+            assert all(each[number] in {KEPT[number], wanted[number]} for number in KEPT.keys() & wanted.keys())
+            assert all(length in {KEPT.get(number), wanted.get(number)} for number, length in each.items())
+        assert read(words, 1) == wanted
+
+    assert run_forked(body) == 0
