@@ -23,7 +23,7 @@ import re
 import struct
 import time
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Self
 
@@ -329,21 +329,40 @@ def found() -> Iterator[tuple[str, bool]]:
                 yield "/" + path.name, not _is_left(path, readable_only=True)
 
 
-def sweep(backlogs: dict[int, int] | None = None) -> list[str]:
+def sweep(noted: dict[str, dict[int, int]] | None = None) -> list[str]:
     """Remove what servers of ours left behind when they were killed; return the names.
 
     Only what belongs to this user, and never a living server's. To be called before create(): a process cannot see
-    its own locks. `backlogs` is filled with the lengths of those that such a server had shortened.
+    its own locks. Segments in which a server noted the lengths of backlogs stay where `noted` is given, which is filled
+    with these by their names: until they are noted elsewhere, and discard() is called.
     """
     removed = []
     for path in sorted(SHM.glob("pyserver.*")):
         if _NAME.fullmatch(path.name):
             with contextlib.suppress(OSError):
                 if _is_left(path):
-                    if backlogs is not None:
-                        backlogs.update(_lengths_in(path))
-                    path.unlink()
-                    removed.append(path.name)
+                    found = {} if noted is None else _lengths_in(path)
+                    if noted is not None and found:
+                        noted[path.name] = found
+                    else:
+                        path.unlink()
+                        removed.append(path.name)
+    return removed + _sweep_semaphores()
+
+
+def discard(names: Iterable[str]) -> list[str]:
+    """Remove, of these that sweep() has let stay, what is there still; return the names. Not to be asked of our own."""
+    removed = []
+    for name in sorted(names):
+        with contextlib.suppress(OSError):
+            if _is_left(SHM / name):
+                (SHM / name).unlink()
+                removed.append(name)
+    return removed + _sweep_semaphores()
+
+
+def _sweep_semaphores() -> list[str]:
+    removed = []
     for path in sorted(SHM.glob("sem.pyserver.*")):
         match = _SEMAPHORE.fullmatch(path.name)
         # A segment is made before its semaphores and removed after them: without one they are orphans.

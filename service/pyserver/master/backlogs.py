@@ -116,9 +116,9 @@ class Backlogs:
         segment: Segment,
         accepted: Sequence[int],  # ever, of each listener
         bound: float,  # seconds that anybody may wait; 0: any time
-        left: Mapping[int, int],
+        left: Iterable[Mapping[int, int]],
     ) -> None:
-        """Begin as things are; `left` are lengths that a killed master has noted, besides those in the segment."""
+        """Begin as things are; `left` are lengths that killed masters have noted, besides those in the segment."""
         self._queue = queue
         self._words = segment.words
         self._bound = bound
@@ -128,8 +128,10 @@ class Backlogs:
         found = {one: backlog.held(one.socket)[1] for one in numbers}
         # Of a UNIX socket nobody knows who waits there, nor for how long: it is better to have them in our queue.
         self._narrows = len(found) == len(public)
-        kept = {**lengths.read(self._words, LENGTHS), **left}
-        self._lengths = {one: max(length, kept.get(numbers[one], 0)) for one, length in found.items()}
+        kept = [lengths.read(self._words, LENGTHS), *left]
+        self._lengths = {
+            one: max(length, *(each.get(numbers[one], 0) for each in kept)) for one, length in found.items()
+        }
         lengths.write(self._words, LENGTHS, {numbers[one]: length for one, length in self._lengths.items()})
         self._drops = {one: Drops(one, listeners.index(one), accepted) for one in found}
         # Of an earlier life; from here on what counts is ours, whatever somebody writes there (T-61).

@@ -153,7 +153,9 @@ class Master:
             undo.callback(listener.close)
         undo.callback(stored.close, self._left)
         self._listeners = [listener for listener in listeners if listener.name != CONTROL]
-        shortened = self._open_segment(undo, handed)
+        noted: dict[str, dict[int, int]] = {}  # lengths of backlogs, by segments of killed servers
+        removed = segments.sweep(noted) if handed is None else []
+        self._open_segment(undo, handed)
         self._words = self._segment.words
         # Of this life's workers: those of an earlier one, which drain, have theirs.
         self._clients = ClientTable(SLOTS_MAX) if self._config.clients.limited else None
@@ -184,23 +186,20 @@ class Master:
             stored.inherit(self._left, self._segment, self._notifier)
             self._restarts = self._words[HEADER["restarts"]]
         bound, accepted = self._config.server.queue_wait, self._acceptor.accepted
-        self._backlogs = Backlogs(self._listeners, self._queue, self._segment, accepted, bound, shortened)
+        self._backlogs = Backlogs(self._listeners, self._queue, self._segment, accepted, bound, noted.values())
         undo.callback(self._backlogs.restore)
+        # Only now, when what they say is noted anew: else we were killed in between, and nobody knew it.
+        removed += segments.discard(noted.keys() - {self._segment.name[1:]})
+        if removed:
+            log.info("removed what a killed server had left in shared memory: %s", ", ".join(removed))
         self._reload = Reload(self._notifier, self._rules.start_within, handed)
         undo.callback(self._reload.forget)
         self._arrange()
         self._control = self._open_control(undo, listeners)
 
-    def _open_segment(self, undo: contextlib.ExitStack, handed: Handover | None) -> dict[int, int]:
-        """Take up what is shared with the workers: a new segment and queue, or those of an earlier life.
-
-        Return the lengths of backlogs that a killed server has left in shared memory (ipc.lengths).
-        """
-        backlogs: dict[int, int] = {}
+    def _open_segment(self, undo: contextlib.ExitStack, handed: Handover | None) -> None:
+        """Take up what is shared with the workers: a new segment and queue, or those of an earlier life."""
         if handed is None:
-            removed = segments.sweep(backlogs)
-            if removed:
-                log.info("removed what a killed server had left in shared memory: %s", ", ".join(removed))
             capacity = self._config.server.queue
             self._segment = Segment.create(SLOTS_MAX, capacity)
             undo.callback(self._segment.close)
@@ -213,7 +212,6 @@ class Master:
             if ACTING in handed.unmended:
                 self._queue.go_on_from_words(sent)
         undo.callback(self._queue.close)
-        return backlogs
 
     def _arrange(self) -> None:
         """Make those who tell systemd, stop and reload; there is nothing in them to give back yet."""

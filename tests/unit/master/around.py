@@ -54,7 +54,7 @@ class Around:
         opened.callback(self.listeners[0].close)
         self.acceptor = Acceptor(self.listeners, self.queue, self.workers.channels, self.poll.epoll, self.workers.loads)
         opened.callback(self.acceptor.close)
-        self.backlogs = Backlogs(self.listeners, self.queue, self.segment, self.acceptor.accepted, 30.0, {})
+        self.backlogs = Backlogs(self.listeners, self.queue, self.segment, self.acceptor.accepted, 30.0, ())
         self.manager = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
         self.manager.bind("")  # an abstract name that is free
         self.manager.setblocking(False)

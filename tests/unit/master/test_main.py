@@ -5,16 +5,20 @@ import os
 import select
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.processes import Child, at_step, die, stop, wait_until
+from tests.unit.processes import STRIDE, Child, at_step, die, run_forked, stop, wait_until
 
+from pyserver import backlog
 from pyserver.config import Address, Config, Server, Site
+from pyserver.ipc import segment as segments
 from pyserver.ipc.assignment import Assignment
 from pyserver.ipc.channel import Gone, Kind, Message
 from pyserver.ipc.observe import Snapshot, snapshot
@@ -23,6 +27,7 @@ from pyserver.ipc.segment import HEADER, SHM, Segment, SegmentError
 from pyserver.ipc.stats import CELLS
 from pyserver.limits import START_TRIES
 from pyserver.master import main
+from pyserver.sd.notify import Notifier
 
 WORKERS = 2
 
@@ -419,6 +424,73 @@ def test_the_successor_of_a_killed_master_sweeps_what_it_left(running: Running, 
         second.wait_ready()
         assert not any(path.exists() for path in left)
         assert second.logged("removed what a killed server had left in shared memory") == 1
+
+
+LENGTH, SHORTENED = 100, 16
+
+# The lines of a start, but for those that write the notes: tests/unit/ipc/test_lengths.py.
+NOTING = tuple(
+    function.__code__ for function in (main.Master._open, main.Master._open_segment, segments.sweep, segments.discard)
+)
+
+
+def begin(listener: socket.socket, killed_at: int = 0) -> main.Master:
+    """In a child: make a master that systemd has handed a listener, or be killed before so many lines of that."""
+    os.dup2(listener.fileno(), 3)
+    os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+    config = Config(sites=(Site(root="/"),), server=Server(workers=1, threads=1, queue=16))
+    at_step(NOTING, killed_at, die, opcodes=False)
+    master = main.Master(config, lambda _: 0, Notifier({}))
+    sys.settrace(None)
+    return master
+
+
+def names_of(user: int) -> list[Path]:
+    """What a user has in /dev/shm, where others come and go."""
+    found = []
+    for path in SHM.iterdir():
+        with suppress(FileNotFoundError):
+            if path.stat().st_uid == user:
+                found.append(path)
+    return found
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become a user of whom no other server sweeps anything")
+def test_a_start_that_is_killed_at_any_line_loses_no_length_of_a_backlog() -> None:
+    """A master is killed in an overload, and then the next one in the middle of its start: whoever follows knows."""
+    user = 30_000 + os.getpid() % 30_000
+
+    def overloaded() -> None:
+        begin(listener)
+        listener.listen(SHORTENED)
+        die()
+
+    def follow(killed_at: int = 0) -> None:
+        master = begin(listener, killed_at)
+        if not killed_at:
+            master.close()
+
+    def kill_and_follow() -> int:
+        os.setuid(user)
+        for killed_at in count(1, STRIDE):
+            listener.listen(LENGTH)
+            assert run_forked(overloaded) == -signal.SIGKILL
+            assert backlog.held(listener)[1] == SHORTENED
+            ended = run_forked(lambda killed_at=killed_at: follow(killed_at))  # type: ignore[misc]
+            assert ended in (0, -signal.SIGKILL)
+            assert run_forked(follow) == 0
+            assert backlog.held(listener)[1] == LENGTH, f"killed before line {killed_at}"
+            assert names_of(user) == []
+            if ended == 0:
+                return 0 if killed_at > 50 else 2
+        raise AssertionError
+
+    with socket.create_server(("127.0.0.1", 0), backlog=LENGTH) as listener:
+        try:
+            assert run_forked(kill_and_follow, within=100) == 0
+        finally:
+            for path in names_of(user):
+                path.unlink()
 
 
 def test_a_second_signal_does_not_wait(running: Running) -> None:
