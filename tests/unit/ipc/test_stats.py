@@ -337,3 +337,16 @@ def test_a_round_times_what_it_answered() -> None:
     tally.requests = 6
     tally.round_ends(2_000_000)
     assert tally.answer_time == 5_000_000
+
+
+def test_what_is_timed_apart_and_never_became_a_request_takes_nothing_away() -> None:
+    """It is an error of ours in between, and no bucket shall have fewer than none by it: they are words."""
+    tally = Tally()
+    tally.requests = 5
+    tally.round_ends(1_000_000)
+    tally.apart = 1
+    tally.round_ends(2_000_000)
+    assert (tally.answer_time, sum(tally.answer_times._words)) == (5_000_000, 5)
+    tally.requests = 7
+    tally.round_ends(3_000_000)
+    assert (tally.answer_time, sum(tally.answer_times._words)) == (8_000_000, 6)
