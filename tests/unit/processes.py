@@ -88,6 +88,27 @@ def run_forked(body: Callable[[], object], within: float = 20.0) -> int:
         return child.wait(within)
 
 
+def nobody_else() -> int:
+    """Return a user that only this process is, if any."""
+    return 30_000 + os.getpid() % 30_000
+
+
+@contextmanager
+def unswept() -> Iterator[None]:
+    """Be a user of whom no other server on this machine removes what is left.
+
+    Each server that starts, of other tests too, sweeps /dev/shm of what dead ones of its user have left. Without the
+    rights to be another user one stays who one is.
+    """
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(nobody_else())
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
 def at_step(codes: Iterable[CodeType], step: int, action: Callable[[], object], *, opcodes: bool = True) -> None:
     """From now on do `action` before the `step`-th bytecode (or line) that this thread runs in `codes`."""
     steps = count(1)

@@ -368,8 +368,9 @@ def _sweep_semaphores() -> list[str]:
         # A segment is made before its semaphores and removed after them: without one they are orphans.
         if match and not (SHM / match["segment"]).exists():
             with contextlib.suppress(OSError):
-                path.unlink()
-                removed.append(path.name)
+                if path.stat().st_uid == os.geteuid():
+                    path.unlink()
+                    removed.append(path.name)
     return removed
 
 

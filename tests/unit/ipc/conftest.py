@@ -3,6 +3,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
+from tests.unit.processes import unswept
 
 from pyserver.ipc import semaphores
 from pyserver.ipc.segment import SHM, Segment
@@ -22,6 +23,13 @@ def _nothing_left() -> Iterator[None]:
         with suppress(FileNotFoundError):
             (SHM / name).unlink()
     assert left == []
+
+
+@pytest.fixture
+def of_nobody_else() -> Iterator[None]:
+    """What is left in /dev/shm stays there until the test itself removes it."""
+    with unswept():
+        yield
 
 
 @pytest.fixture

@@ -445,6 +445,7 @@ def saturated(name: str) -> bool:
     return False
 
 
+@pytest.mark.usefixtures("of_nobody_else")
 @pytest.mark.parametrize("as_json", [False, True])
 def test_the_command_looks_at_the_server_of_a_name(capsys: pytest.CaptureFixture[str], as_json: bool) -> None:
     names: list[str] = []

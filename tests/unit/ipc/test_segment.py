@@ -225,6 +225,7 @@ def header(**values: int) -> bytes:
     return b"".join(word.to_bytes(8, sys.byteorder) for word in words)
 
 
+@pytest.mark.usefixtures("of_nobody_else")
 @pytest.mark.parametrize(
     ("content", "why"),
     [
@@ -279,6 +280,7 @@ def test_a_living_server_is_found_and_never_swept(another_master: Child) -> None
     assert len(of_process(another_master.pid)) == 5
 
 
+@pytest.mark.usefixtures("of_nobody_else")
 def test_what_a_killed_server_left_is_found_and_swept(another_master: Child) -> None:
     another_master.kill()
     assert dict(found())[f"/pyserver.{another_master.pid}"] is False
@@ -294,6 +296,7 @@ def test_looking_at_a_living_server_does_not_take_its_lock_away(another_master: 
         assert dict(found())[f"/pyserver.{another_master.pid}"] is True
 
 
+@pytest.mark.usefixtures("of_nobody_else")
 def test_workers_do_not_keep_a_dead_masters_segment_alive() -> None:
     """A record lock is not inherited: the worker that survives its master for a moment holds nothing."""
     readable, writable = os.pipe()
@@ -316,6 +319,7 @@ def test_workers_do_not_keep_a_dead_masters_segment_alive() -> None:
     os.close(writable)
 
 
+@pytest.mark.usefixtures("of_nobody_else")
 def test_a_segment_that_is_just_being_made_is_left_alone(shm_file: Callable[[bytes], Path]) -> None:
     path = shm_file(b"")
     assert path.name not in sweep()
@@ -326,6 +330,7 @@ def test_a_segment_that_is_just_being_made_is_left_alone(shm_file: Callable[[byt
     assert not path.exists()
 
 
+@pytest.mark.usefixtures("of_nobody_else")
 def test_semaphores_without_a_segment_are_swept(shm_file: Callable[[bytes], Path]) -> None:
     orphan = SHM / f"sem.pyserver.{os.getpid()}-800.queue_mutex"
     orphan.write_bytes(bytes(32))

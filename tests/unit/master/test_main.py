@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from tests.unit.processes import STRIDE, Child, at_step, die, run_forked, stop, wait_until
+from tests.unit.processes import STRIDE, Child, at_step, die, nobody_else, run_forked, stop, unswept, wait_until
 
 from pyserver import backlog
 from pyserver.config import Address, Config, Server, Site
@@ -411,15 +412,16 @@ def test_workers_outlive_a_killed_master_only_until_they_see_it(running: Running
     wait_until(lambda: all(is_zombie(pid) for pid in workers))
 
 
-def test_the_successor_of_a_killed_master_sweeps_what_it_left(running: Running, tmp_path: Path) -> None:
-    running.start(answering)
-    running.wait_ready()
-    running.master.kill()
-    left = running.names()
-    assert len(left) == 5
-    (tmp_path / "second").mkdir()
-    with ExitStack() as opened:
-        second = Running(tmp_path / "second", opened)
+def test_the_successor_of_a_killed_master_sweeps_what_it_left() -> None:
+    with unswept(), TemporaryDirectory() as folder, ExitStack() as opened:
+        for name in ("first", "second"):
+            Path(folder, name).mkdir()
+        first, second = Running(Path(folder, "first"), opened), Running(Path(folder, "second"), opened)
+        first.start(answering)
+        first.wait_ready()
+        first.master.kill()
+        left = first.names()
+        assert len(left) == 5
         second.start(answering)
         second.wait_ready()
         assert not any(path.exists() for path in left)
@@ -458,7 +460,7 @@ def names_of(user: int) -> list[Path]:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become a user of whom no other server sweeps anything")
 def test_a_start_that_is_killed_at_any_line_loses_no_length_of_a_backlog() -> None:
     """A master is killed in an overload, and then the next one in the middle of its start: whoever follows knows."""
-    user = 30_000 + os.getpid() % 30_000
+    user = nobody_else()
 
     def overloaded() -> None:
         begin(listener)
