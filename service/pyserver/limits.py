@@ -308,6 +308,12 @@ COLLECT_EVERY_OBJECTS: Final = 20_000
 # The longest wait of one poll: so often at least a worker beats, and looks at its deadlines.
 ROUND_S: Final = 0.25
 
+# Clients that one poll reports: those behind them wait for so many answers at most, and so does who is new.
+EVENTS_MAX: Final = 256
+
+# A worker that finds no memory for its next round gives back some and rests: what it was told of comes again.
+RELIEF_S: Final = 0.01
+
 # Under load: so often it stores its numbers for others to read, and looks at what is not the next round's. Every round
 # this would be 3 us, of which a round of three clients felt one in each answer.
 TEND_EVERY_S: Final = 0.001

@@ -10,7 +10,12 @@ import fcntl
 import os
 from typing import Final
 
-_M_ARENA_MAX: Final = -8  # malloc.h of glibc
+# malloc.h of glibc
+_M_TOP_PAD: Final = -2
+_M_ARENA_MAX: Final = -8
+
+_SPARE_BYTES: Final = 4 << 20
+_PIECE_BYTES: Final = 100_000  # less than glibc takes for large
 
 
 def share_one_arena() -> None:
@@ -19,10 +24,17 @@ def share_one_arena() -> None:
     glibc gives threads arenas of their own, so that they need not wait for each other. Ours do not run at the same
     time, and what one of them frees is no use to another: answers that are renewed every second, by whichever thread
     leads, would take twice the memory.
+
+    What threads had of their own was also address space that they had not used yet. Where that is limited (LimitAS=),
+    it is what small things are made of when there is no room for a large one, such as the answer that says so. So the
+    arena has megabytes to spare, which are no memory before they are used, and what is large stays out of it: glibc
+    keeps to its threshold for that (128 KiB) from here on.
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none, nor arenas
     if set_option is not None:
         set_option(_M_ARENA_MAX, 1)
+        set_option(_M_TOP_PAD, _SPARE_BYTES)
+        _ = [bytes(_PIECE_BYTES) for _ in range(4)]  # more than is left of before: so it grows now
 
 
 def make_room_for_descriptors(count: int, descriptor: int) -> None:

@@ -41,6 +41,7 @@ from pyserver.limits import (
     NS_PER_S,
     PAUSE_TOLD_EVERY_S,
     RECV_BYTES,
+    RELIEF_S,
     ROOT_MISSED_REST_S,
     STALL_BYTES,
     TARGET_MAX_BYTES,
@@ -544,9 +545,7 @@ class Connections:
 
     def _without_memory(self, connection: Connection, request: Request) -> Response:
         """Return the answer to a request that there is no memory for (RFC 9110 15.6.4): it passes."""
-        if self._clock.now >= self._memory_told_at:
-            self._memory_told_at = self._clock.now + PAUSE_TOLD_EVERY_S
-            log.error("no memory for an answer (MemoryMax=, or the machine's), refusing by 503")
+        self._tell_no_memory("an answer", "refusing by 503")
         return self._error(connection, request, 503)
 
     def _error(self, connection: Connection, request: Request, status: int, fields: tuple[Lines, ...] = ()) -> Response:
@@ -559,6 +558,17 @@ class Connections:
             head_only=request.method == b"HEAD",
             fields=fields,
         )
+
+    def relieve(self) -> None:
+        """Where there is no memory for the next round let go of what is there for speed alone, and rest."""
+        self._memo.forget()
+        time.sleep(RELIEF_S)
+        self._tell_no_memory("a round", "its clients wait")
+
+    def _tell_no_memory(self, purpose: str, outcome: str) -> None:
+        if self._clock.now >= self._memory_told_at:
+            self._memory_told_at = self._clock.now + PAUSE_TOLD_EVERY_S
+            log.error("no memory for %s (MemoryMax=, or the machine's), %s", purpose, outcome)
 
     def _send(self, connection: Connection, request: Request, response: Response, *, looked: bool = True) -> bool:
         """Send an answer; True when all of it is out and the connection goes on.

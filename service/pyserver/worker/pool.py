@@ -27,7 +27,7 @@ from pyserver.ipc.channel import Drain, Full, Garbled, Gone, Kind, Message
 from pyserver.ipc.messages import DOOMED_FROM
 from pyserver.ipc.semaphores import Stuck
 from pyserver.ipc.stats import Tally
-from pyserver.limits import BATCH_MAX, MUTEX_PATIENCE_S, NS_PER_S, ROUND_S, TEND_EVERY_S
+from pyserver.limits import BATCH_MAX, EVENTS_MAX, MUTEX_PATIENCE_S, NS_PER_S, ROUND_S, TEND_EVERY_S
 from pyserver.sd.journal import NOTICE, Output
 from pyserver.worker.accesslog import AccessLog
 from pyserver.worker.client import Job
@@ -157,6 +157,13 @@ class Pool:
     def _lead(self) -> Job | None:
         """Serve until there is a job for this thread; None when the worker is done."""
         assert self.t_mutex.locked()
+        while True:
+            try:
+                return self._serve()
+            except MemoryError:  # for the list of events, for instance: epoll tells of them again
+                self._connections.relieve()
+
+    def _serve(self) -> Job | None:
         connections = self._connections
         jobs = connections.jobs
         while not self._shutdown:
@@ -178,7 +185,7 @@ class Pool:
                 longest = self._end_round()
                 if longest is None:
                     break
-                self._events = iter(self._poll.poll(longest))
+                self._events = iter(self._poll.poll(longest, EVENTS_MAX))
                 self._clock.turn()
                 self._round_ns = self._words[self._round_at] = int(self._clock.now * NS_PER_S)
             elif descriptor == self._channel:
