@@ -27,8 +27,6 @@ from pyserver.http.scanner import Bounds
 # Beside its bytes, by measurement (tracemalloc): a section that means what no other does, 1,000; another one, 110.
 _SECTION_BYTES: Final = 1000
 _LINE_BYTES: Final = 200  # beside its bytes a request line is an object, a place and a weak reference
-
-
 # Nobody's address is longer, and some hundred that are would take all the room.
 _LINE_MAX_BYTES: Final = 512
 

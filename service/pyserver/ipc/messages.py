@@ -54,7 +54,7 @@ class Message(NamedTuple):
     stamp_ns: int = 0  # CLOCK_MONOTONIC when the connections were accepted, or the first of them began to wait for that
 
     def numbered(self, number: int) -> "Message":
-        """Return the same message with its number (_replace() takes three times as long)."""
+        """Return the same message with its number (_replace() takes twice as long)."""
         return Message(self.kind, self.generation, self.listener, self.carried, number, self.stamp_ns)
 
 

@@ -242,7 +242,8 @@ class Connections:
         JOB: there is one, and there may be more events; None: there are none.
 
         Most clients have settled: they ask for one known answer after the other. For them all that ready(), readable(),
-        _received(), _at_once(), _send(), _sent() and _wait() would do is done right here, without a call of ours.
+        _received(), _at_once(), _send(), _sent() and _wait() would do is done right here: without a call of ours where
+        the whole head is known, with one (Memo.find) where its line and section are.
         """
         table, jobs, memo, tally, note = self.table, self.jobs, self._memo, self._tally, self.records.note
         clock, of_each, staying = self._clock, self.records.of_each, not self._leaving
@@ -292,7 +293,9 @@ class Connections:
                                 connection.deadline = deadline
                                 continue
                             connection.settled = False
-                            self._sent_otherwise(connection, data, response, sent)
+                            if request is None:  # it was found by its line
+                                request = parse_head(data, bounds=self._bounds)
+                            self._sent_otherwise(connection, request, response, sent)
                         else:
                             connection.settled = False
                             if request is not None:
@@ -326,14 +329,13 @@ class Connections:
             return
         log.error("an error of ours, its connection is closed", exc_info=error)
 
-    def _sent_otherwise(self, connection: Connection, head: bytes, response: Response, sent: int) -> None:
+    def _sent_otherwise(self, connection: Connection, request: Request, response: Response, sent: int) -> None:
         """Go on after a known answer that is not out as a whole, or is the last one; `sent` bytes, -1: it cannot be."""
         if sent < 0:
             self._tally.apart += 1
-            self.records.note(connection, head, response.status, 0)
+            self.records.note(connection, request.head, response.status, 0)
             self.holding.close(connection)
             return
-        request = parse_head(head, bounds=self._bounds)
         self._tally.bytes_sent += sent
         if sent < len(response.wire):
             goes_on = self._send_rest(connection, request, response, sent)
