@@ -2,7 +2,8 @@
 
 import itertools
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,18 @@ HEAD = b"GET /a?b HTTP/1.1\r\nHost: x\r\nCookie: c\r\n\r\n"
 
 def head(line: bytes = b"GET / HTTP/1.1", *fields: bytes) -> bytes:
     return b"".join(part + b"\r\n" for part in (line, *(fields or (b"Host: x",)), b""))
+
+
+@contextmanager
+def held_below(most: int) -> Iterator[None]:
+    """What is done meanwhile leaves fewer bytes than that behind."""
+    tracemalloc.start()
+    try:
+        yield
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < most
 
 
 def twice(memo: Memo, data: bytes) -> Request | None:
@@ -340,19 +353,14 @@ def test_endless_lines_stay_within_the_bytes() -> None:
     memo = Memo(3 << 20)
     memo.turn(1)
     answer = told(memo, LINE, b"Host: x")
-    tracemalloc.start()
-    try:
+    with held_below(2 << 20):
         for number in range(30_000):
             request = memo.request(head(b"GET /%d HTTP/1.1" % number, b"Host: x"))
             assert request is not None
             memo.keep(request, answer, 1)
         del request
-        held, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
     assert by_line(memo, head(b"GET /9 HTTP/1.1", b"Host: x")) is answer
     assert by_line(memo, head(b"GET /29999 HTTP/1.1", b"Host: x")) is None
-    assert held < 2 << 20
     memo.turn(2)
     memo.keep(parse_head(head(b"GET /29999 HTTP/1.1", b"Host: x")), answer, 2)
     assert by_line(memo, head(b"GET /29999 HTTP/1.1", b"Host: x")) is answer
@@ -364,19 +372,14 @@ def test_endless_meanings_stay_within_the_bytes(size: int) -> None:
     memo = Memo(3 << 20)
     memo.turn(1)
     answer = Response(200, Head(b"answer"))
-    tracemalloc.start()
-    try:
+    with held_below(4 << 20):
         for number in range(4000):
             data = head(LINE, b"Host: x", b"Range: " + b"r" * size + b"%d" % number)
             request = twice(memo, data)
             assert request is not None
             memo.keep(request, answer, 1)
         del request
-        held, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
     assert by_line(memo, data) is answer
-    assert held < 4 << 20
 
 
 def test_a_line_that_is_too_long_takes_no_place(memo: Memo) -> None:
@@ -418,39 +421,29 @@ def test_endless_new_heads_take_no_place() -> None:
     memo = Memo(1 << 20)
     memo.turn(1)
     answer = Response(200, Head(b"answer"))
-    tracemalloc.start()
-    try:
+    with held_below(4 << 20):  # hashes
         for number in range(3 * limits.MEMO_ENTRIES_MAX):
             data = head(b"GET /?%d HTTP/1.1" % number, b"Host: x", b"Cookie: %d" % number)
             request = memo.request(data)
             assert request is not None
             memo.keep(request, answer, 1)
         del request
-        held, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
     assert not memo.answers
     assert not memo._sections
-    assert held < 4 << 20  # hashes
 
 
 def test_endless_new_heads_that_come_twice_stay_within_the_bytes() -> None:
     memo = Memo(1 << 20)
     memo.turn(1)
-    tracemalloc.start()
-    try:
+    with held_below(4 << 20):
         for number in range(8000):
             data = head(b"GET /%d HTTP/1.1" % number, b"Host: x", b"Cookie: %d" % number)
             request = twice(memo, data)
             assert request is not None
             assert kept(memo, data, Response(200, Head(b"%d" % number + bytes(200))))
         del request
-        held, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
     assert len(memo.answers) > 100
     assert weigh(memo) < 1 << 19
-    assert held < 4 << 20
 
 
 def test_one_goes_for_one_that_comes(monkeypatch: pytest.MonkeyPatch) -> None:

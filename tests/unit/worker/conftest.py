@@ -17,6 +17,7 @@ from pyserver.handlers.memo import Memo
 from pyserver.handlers.static import StaticSite
 from pyserver.http.scanner import Bounds
 from pyserver.ipc.assignment import Origin
+from pyserver.ipc.clients import ClientTable
 from pyserver.ipc.stats import Tally
 from pyserver.limits import FILE_IN_MEMORY_MAX_BYTES
 from pyserver.worker.accesslog import AccessLog
@@ -184,5 +185,14 @@ def site(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def hall(site: Path, tmp_path: Path) -> Iterator[Hall]:
     made = Hall(site, tmp_path / "log")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def table() -> Iterator[ClientTable]:
+    """What clients have, by the first of two workers."""
+    made = ClientTable(2)
+    made.clear(0)
     yield made
     made.close()

@@ -23,14 +23,6 @@ class Door:
         self.admission = Admission(options, table, 0, self.clock, self.tally)
 
 
-@pytest.fixture
-def table() -> Iterator[ClientTable]:
-    made = ClientTable(2)
-    made.clear(0)
-    yield made
-    made.close()
-
-
 class Peers:
     """Connections from addresses of loopback."""
 

@@ -5,7 +5,6 @@ import logging
 import select
 import socket
 import struct
-from collections.abc import Iterator
 
 import pytest
 from tests.unit.worker.conftest import LIMITS, Hall
@@ -33,14 +32,6 @@ def all_of(client: socket.socket) -> bytes:
         while got := client.recv(65536):
             data += got
     return data
-
-
-@pytest.fixture
-def table() -> Iterator[ClientTable]:
-    made = ClientTable(1)
-    made.clear(0)
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import contextlib
 import logging
 import socket
 import struct
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -414,14 +413,6 @@ def test_a_record_of_the_journal_names_the_client(hall: Hall, caplog: pytest.Log
 
 
 # -- limits -------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def table() -> Iterator[ClientTable]:
-    made = ClientTable(1)
-    made.clear(0)
-    yield made
-    made.close()
 
 
 def limited(hall: Hall, table: ClientTable, **options: int) -> Hall:
